@@ -1,0 +1,41 @@
+/**
+ * Linear and physical addresses: branded types, canonical form, alignment, and "no bit beyond the
+ * physical-address width". Linear addresses are `bigint`; physical addresses are `number` (at most
+ * 52 bits, which a double holds exactly).
+ */
+
+declare const brand: unique symbol;
+/** A linear address, 0 … 2^64−1. */
+export type LinearAddress = bigint & { readonly [brand]: 'linear' };
+/** A guest-physical address, at most 52 bits. */
+export type GuestPhysicalAddress = number & { readonly [brand]: 'guest-physical' };
+/** A physical address, at most 52 bits. */
+export type PhysicalAddress = number & { readonly [brand]: 'physical' };
+
+export const PAGE_SIZE = 4096;
+export const PHYSICAL_ADDRESS_LIMIT = 2 ** 52;
+
+/** Bits 63:`width`−1 of `address` are all equal (SDM §3.3.7.1, vol. 1). */
+export function isCanonical(address: bigint, width: number): boolean {
+  return BigInt.asUintN(64, BigInt.asIntN(width, address)) === address;
+}
+
+/** Bits 63:`width` are all equal; bit `width`−1 may differ. With a width of 64 always true. */
+export function highBitsIdentical(address: bigint, width: number): boolean {
+  return width >= 64 || isCanonical(address, width + 1);
+}
+
+/** Bits 63:`width` := bit `width`−1. */
+export function signExtend(address: bigint, width: number): bigint {
+  return BigInt.asUintN(64, BigInt.asIntN(width, address));
+}
+
+/** No bit at or above `width` is set. */
+export function fitsWidth(address: bigint, width: number): boolean {
+  return address >> BigInt(width) === 0n;
+}
+
+/** `address` is a multiple of `alignment` (a power of two). */
+export function isAligned(address: bigint, alignment: number): boolean {
+  return (address & BigInt(alignment - 1)) === 0n;
+}

@@ -1,0 +1,89 @@
+/**
+ * RDMSR and WRMSR at CPL 0 (SDM vol. 2B): the catalogue's rules plus the few MSRs whose access has a
+ * rule of its own. These are also the rules of MSR areas at VM entry and VM exit.
+ */
+import { bit, mask } from '../bits/u64.ts';
+import type { CpuidFeatures } from './cpuid.ts';
+import { checkMsrValue, type MsrAccess, msrRow } from './msr-catalogue.ts';
+import { CR0, EFER, Register } from './registers.ts';
+import type { VmxPort } from './vmx-port.ts';
+
+export const IA32_FEATURE_CONTROL = 0x3a;
+export const IA32_SMBASE = 0x9e;
+export const IA32_SMM_MONITOR_CTL = 0x9b;
+export const IA32_BIOS_UPDT_TRIG = 0x79;
+export const IA32_RTIT_CTL = 0x570;
+export const IA32_EFER_INDEX = 0xc000_0080;
+
+/** What RDMSR and WRMSR need of a processor. */
+export interface MsrBearer {
+  readonly features: CpuidFeatures;
+  readonly quads: BigUint64Array;
+  readonly vmxPort: VmxPort;
+}
+
+const isCapabilityMsr = (index: number) => index >= 0x480 && index <= 0x4ff;
+
+/** Bits of IA32_FEATURE_CONTROL that software may set (SDM §26.7). */
+export function featureControlReserved(features: CpuidFeatures): bigint {
+  let reserved = mask(63, 21) | (1n << 19n) | (1n << 16n) | mask(7, 3);
+  if (!features.vmx || !features.smx) reserved |= 1n << 1n;
+  if (!features.vmx) reserved |= 1n << 2n;
+  if (!features.smx) reserved |= mask(15, 8);
+  if (!features.sgx) reserved |= mask(18, 17);
+  return reserved;
+}
+
+function hasFeatureControl(features: CpuidFeatures): boolean {
+  return features.vmx || features.smx || features.sgx;
+}
+
+/** RDMSR: the value, or undefined where RDMSR raises #GP(0). */
+export function readMsr(cpu: MsrBearer, index: number): bigint | undefined {
+  if (isCapabilityMsr(index)) return cpu.vmxPort.capabilityMsr(index);
+  if (index === IA32_FEATURE_CONTROL) {
+    return hasFeatureControl(cpu.features) ? cpu.quads[Register.IA32_FEATURE_CONTROL] : undefined;
+  }
+  const row = msrRow(index);
+  return row?.exists(cpu.features) ? cpu.quads[row.slot] : undefined;
+}
+
+/** Why WRMSR of `value` would raise #GP(0), or `ok`. Writes nothing. */
+export function checkMsrWrite(cpu: MsrBearer, index: number, value: bigint): MsrAccess {
+  if (isCapabilityMsr(index)) {
+    return cpu.vmxPort.capabilityMsr(index) === undefined ? 'does-not-exist' : 'read-only';
+  }
+  if (index === IA32_FEATURE_CONTROL) {
+    if (!hasFeatureControl(cpu.features)) return 'does-not-exist';
+    if (bit(cpu.quads[Register.IA32_FEATURE_CONTROL] as bigint, 0)) return 'read-only';
+    return (value & featureControlReserved(cpu.features)) === 0n ? 'ok' : 'reserved-bit';
+  }
+  const row = msrRow(index);
+  if (!row?.exists(cpu.features)) return 'does-not-exist';
+  const access = checkMsrValue(row, value, cpu.features);
+  if (access !== 'ok') return access;
+  if (index === IA32_RTIT_CTL && !cpu.vmxPort.allowsRtitCtlWrite()) return 'read-only';
+  if (index === IA32_EFER_INDEX) {
+    const changesLme = bit(value, EFER.LME) !== bit(cpu.quads[Register.IA32_EFER] as bigint, EFER.LME);
+    if (changesLme && bit(cpu.quads[Register.CR0] as bigint, CR0.PG)) return 'bad-value';
+  }
+  return 'ok';
+}
+
+/** WRMSR: writes and answers `ok`, or says why it raises #GP(0) and writes nothing. */
+export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAccess {
+  const access = checkMsrWrite(cpu, index, value);
+  if (access !== 'ok') return access;
+  if (index === IA32_FEATURE_CONTROL) {
+    cpu.quads[Register.IA32_FEATURE_CONTROL] = value;
+    return 'ok';
+  }
+  const slot = (msrRow(index) as { slot: number }).slot;
+  if (index === IA32_EFER_INDEX) {
+    const lma = 1n << BigInt(EFER.LMA);
+    cpu.quads[slot] = (value & ~lma) | ((cpu.quads[slot] as bigint) & lma);
+  } else {
+    cpu.quads[slot] = value;
+  }
+  return 'ok';
+}

@@ -1,0 +1,223 @@
+/**
+ * The registers of a logical processor as one table of aligned 64-bit slots in one buffer: a snapshot
+ * is a copy, and state moves between the processor and a VMCS as slot-to-slot copies. Names are the
+ * manual's; `FS.base` and `GS.base` are also the MSRs IA32_FS_BASE and IA32_GS_BASE.
+ */
+
+const SEGMENTS = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS', 'LDTR', 'TR'] as const;
+export type SegmentName = (typeof SEGMENTS)[number];
+export const SEGMENT_NAMES: readonly SegmentName[] = SEGMENTS;
+
+const GENERAL = [
+  'RAX',
+  'RCX',
+  'RDX',
+  'RBX',
+  'RSP',
+  'RBP',
+  'RSI',
+  'RDI',
+  'R8',
+  'R9',
+  'R10',
+  'R11',
+  'R12',
+  'R13',
+  'R14',
+  'R15',
+] as const;
+
+const SYSTEM = [
+  'RIP',
+  'RFLAGS',
+  'SSP',
+  'CR0',
+  'CR2',
+  'CR3',
+  'CR4',
+  'CR8',
+  'DR0',
+  'DR1',
+  'DR2',
+  'DR3',
+  'DR6',
+  'DR7',
+  'XCR0',
+  'PDPTE0',
+  'PDPTE1',
+  'PDPTE2',
+  'PDPTE3',
+  'GDTR.base',
+  'GDTR.limit',
+  'IDTR.base',
+  'IDTR.limit',
+] as const;
+
+const MSRS = [
+  'IA32_EFER',
+  'IA32_DEBUGCTL',
+  'IA32_PAT',
+  'IA32_SYSENTER_CS',
+  'IA32_SYSENTER_ESP',
+  'IA32_SYSENTER_EIP',
+  'IA32_PERF_GLOBAL_CTRL',
+  'IA32_BNDCFGS',
+  'IA32_RTIT_CTL',
+  'IA32_LBR_CTL',
+  'IA32_SPEC_CTRL',
+  'IA32_S_CET',
+  'IA32_U_CET',
+  'IA32_PL0_SSP',
+  'IA32_PL1_SSP',
+  'IA32_PL2_SSP',
+  'IA32_PL3_SSP',
+  'IA32_INTERRUPT_SSP_TABLE_ADDR',
+  'IA32_PKRS',
+  'IA32_UINTR_MISC',
+  'IA32_FRED_CONFIG',
+  'IA32_FRED_RSP0',
+  'IA32_FRED_RSP1',
+  'IA32_FRED_RSP2',
+  'IA32_FRED_RSP3',
+  'IA32_FRED_STKLVLS',
+  'IA32_FRED_SSP1',
+  'IA32_FRED_SSP2',
+  'IA32_FRED_SSP3',
+  'IA32_STAR',
+  'IA32_LSTAR',
+  'IA32_CSTAR',
+  'IA32_FMASK',
+  'IA32_KERNEL_GS_BASE',
+  'IA32_TSC_AUX',
+  'IA32_XSS',
+  'IA32_APIC_BASE',
+  'IA32_FEATURE_CONTROL',
+  'IA32_SMM_MONITOR_CTL',
+  'IA32_TME_ACTIVATE',
+  'IA32_TIME_STAMP_COUNTER',
+  'IA32_TSC_DEADLINE',
+  'IA32_MISC_ENABLE',
+] as const;
+
+/** State that is no register: interruptibility, activity, pending debug exceptions and the like. */
+const NON_REGISTER = [
+  /** Table 27-3 of the SDM, as the processor's own state (0 or 1 each). */
+  'blockingBySti',
+  'blockingByMovSs',
+  'blockingBySmi',
+  'blockingByNmi',
+  'enclaveInterruption',
+  /** 0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI. */
+  'activityState',
+  'pendingDebugExceptions',
+  /** 1 while a MONITOR address range is armed. */
+  'monitorArmed',
+  'a20mMode',
+  'inSmm',
+  'inSmx',
+] as const;
+
+type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;
+
+/** Name of a register slot. */
+export type RegisterName =
+  | (typeof GENERAL)[number]
+  | (typeof SYSTEM)[number]
+  | SegmentSlot
+  | (typeof MSRS)[number]
+  | (typeof NON_REGISTER)[number];
+
+/** All register names; the index is the slot. */
+export const REGISTERS: readonly RegisterName[] = [
+  ...GENERAL,
+  ...SYSTEM,
+  ...SEGMENTS.flatMap((s): SegmentSlot[] => [
+    `${s}.selector`,
+    `${s}.base`,
+    `${s}.limit`,
+    `${s}.accessRights`,
+  ]),
+  ...MSRS,
+  ...NON_REGISTER,
+];
+
+export const REGISTER_COUNT = REGISTERS.length;
+
+/** Slot of each register: `Register.RIP`, `Register['CS.base']`. General registers are 0–15. */
+export const Register = Object.fromEntries(REGISTERS.map((name, slot) => [name, slot])) as {
+  readonly [K in RegisterName]: number;
+};
+
+/** Bit positions of RFLAGS (SDM vol. 1 §3.4.3). */
+export const RFLAGS = {
+  CF: 0,
+  PF: 2,
+  AF: 4,
+  ZF: 6,
+  SF: 7,
+  TF: 8,
+  IF: 9,
+  DF: 10,
+  OF: 11,
+  IOPL: 12,
+  NT: 14,
+  RF: 16,
+  VM: 17,
+  AC: 18,
+  VIF: 19,
+  VIP: 20,
+  ID: 21,
+} as const;
+
+/** CF, PF, AF, ZF, SF, OF. */
+export const ARITHMETIC_FLAGS = 0x8d5;
+
+/** Bit positions of CR0 (SDM vol. 3A §2.5). */
+export const CR0 = {
+  PE: 0,
+  MP: 1,
+  EM: 2,
+  TS: 3,
+  ET: 4,
+  NE: 5,
+  WP: 16,
+  AM: 18,
+  NW: 29,
+  CD: 30,
+  PG: 31,
+} as const;
+
+/** Bit positions of CR4 (SDM vol. 3A §2.5). */
+export const CR4 = {
+  VME: 0,
+  PVI: 1,
+  TSD: 2,
+  DE: 3,
+  PSE: 4,
+  PAE: 5,
+  MCE: 6,
+  PGE: 7,
+  PCE: 8,
+  OSFXSR: 9,
+  OSXMMEXCPT: 10,
+  UMIP: 11,
+  LA57: 12,
+  VMXE: 13,
+  SMXE: 14,
+  FSGSBASE: 16,
+  PCIDE: 17,
+  OSXSAVE: 18,
+  KL: 19,
+  SMEP: 20,
+  SMAP: 21,
+  PKE: 22,
+  CET: 23,
+  PKS: 24,
+  UINTR: 25,
+  LASS: 27,
+  LAM_SUP: 28,
+  FRED: 32,
+} as const;
+
+/** Bit positions of IA32_EFER (SDM vol. 3A §2.2.1). */
+export const EFER = { SCE: 0, LME: 8, LMA: 10, NXE: 11 } as const;

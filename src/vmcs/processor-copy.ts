@@ -1,0 +1,71 @@
+/**
+ * The data of an active VMCS as a logical processor holds them (SDM §27.11.1): what VMREAD and
+ * VMWRITE touch. The region in memory is stale until the copy is written back. Every field occupies
+ * one aligned 64-bit slot whatever its width; the bits above its width are always 0.
+ */
+import { FIELD_COUNT } from './fields.ts';
+import type { RegionFormat } from './layout.ts';
+import {
+  isShadowVmcs,
+  LaunchState,
+  loadFields,
+  type RegionPage,
+  readLaunchState,
+  storeFields,
+  writeLaunchState,
+} from './region.ts';
+
+/**
+ * When a processor moves data of an active VMCS to memory. `at-vmclear`: only at VMCLEAR.
+ * `write-through`: at every change. `seeded`: also at arbitrary moments, and sometimes it drops the
+ * copy and reads it again. Software that obeys the manual cannot tell them apart.
+ */
+export type FlushPolicy = 'at-vmclear' | 'write-through' | 'seeded';
+
+/** All entry-check lists need to run again (see {@link ProcessorCopy.unverified}). */
+export const ALL_UNVERIFIED = 0xffff_ffff;
+
+export class ProcessorCopy {
+  /** Field values by slot: two 32-bit words each, low first. */
+  readonly words: Uint32Array;
+  /** The same bytes as 64-bit values. */
+  readonly quads: BigUint64Array;
+  /** Slots written since VMCLEAR first initialised the region, for the hazard of uninitialised fields. */
+  readonly written = new Uint8Array(FIELD_COUNT);
+  /**
+   * One bit a list of entry checks: 1 = a field the list reads has changed since the list last held.
+   * VM entry skips the lists whose bit is 0.
+   */
+  unverified = ALL_UNVERIFIED;
+  launchState: LaunchState = LaunchState.Undefined;
+  isShadow = false;
+  /** False once the processor has evicted the copy: it reads the region again before the next use. */
+  resident = false;
+
+  /** Physical address of the region. */
+  readonly address: number;
+  readonly format: RegionFormat;
+
+  constructor(address: number, format: RegionFormat) {
+    this.address = address;
+    this.format = format;
+    const buffer = new ArrayBuffer(FIELD_COUNT * 8);
+    this.words = new Uint32Array(buffer);
+    this.quads = new BigUint64Array(buffer);
+  }
+
+  /** Reads the region: data, type and launch state. */
+  load(page: RegionPage): void {
+    loadFields(page, this.format, this.words);
+    this.launchState = readLaunchState(page, this.format);
+    this.isShadow = isShadowVmcs(page);
+    this.unverified = ALL_UNVERIFIED;
+    this.resident = true;
+  }
+
+  /** Writes data and launch state to the region; revision, type and abort indicator stay as they are. */
+  writeBack(page: RegionPage): void {
+    storeFields(page, this.format, this.words);
+    writeLaunchState(page, this.format, this.launchState);
+  }
+}

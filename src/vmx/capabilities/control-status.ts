@@ -1,0 +1,61 @@
+/**
+ * How much of each control is here. `checked`: its VM-entry checks and its effects on VM entry and VM
+ * exit. `complete`: its behaviour in VMX non-root operation too. `absent`: neither, so that it is
+ * never advertised; the reason stands in docs/deviations.md.
+ */
+import { CONTROLS, type ControlId } from '../../vmcs/controls.ts';
+
+export type ControlStatus = 'absent' | 'checked' | 'complete';
+
+/** Controls whose whole effect is on VM entry or VM exit themselves, and activators of groups. */
+const COMPLETE: readonly ControlId[] = [
+  'proc.activateSecondaryControls',
+  'proc.activateTertiaryControls',
+  'exit.saveDebugControls',
+  'exit.hostAddressSpaceSize',
+  'exit.loadIa32PerfGlobalCtrl',
+  'exit.saveIa32Pat',
+  'exit.loadIa32Pat',
+  'exit.saveIa32Efer',
+  'exit.loadIa32Efer',
+  'exit.clearIa32Bndcfgs',
+  'exit.clearIa32RtitCtl',
+  'exit.clearIa32LbrCtl',
+  'exit.clearUinv',
+  'exit.loadCetState',
+  'exit.loadPkrs',
+  'exit.saveIa32PerfGlobalCtrl',
+  'exit.activateSecondaryControls',
+  'exit2.saveFred',
+  'exit2.loadFred',
+  'exit2.loadIa32SpecCtrl',
+  'entry.loadDebugControls',
+  'entry.ia32eModeGuest',
+  'entry.loadIa32PerfGlobalCtrl',
+  'entry.loadIa32Pat',
+  'entry.loadIa32Efer',
+  'entry.loadIa32Bndcfgs',
+  'entry.loadIa32RtitCtl',
+  'entry.loadUinv',
+  'entry.loadCetState',
+  'entry.loadGuestIa32LbrCtl',
+  'entry.loadPkrs',
+  'entry.loadFred',
+  'entry.loadIa32SpecCtrl',
+];
+
+/** Controls of dual-monitor treatment and of SEAM. */
+const ABSENT: readonly ControlId[] = [
+  'entry.entryToSmm',
+  'entry.deactivateDualMonitorTreatment',
+  'entry.allowSeamGuestTelemetry',
+  'proc3.seamGuestPhysicalAddressWidth',
+];
+
+/** The status of every control. */
+export const CONTROL_STATUS: ReadonlyMap<ControlId, ControlStatus> = new Map(
+  CONTROLS.map(({ id }) => [
+    id,
+    COMPLETE.includes(id) ? 'complete' : ABSENT.includes(id) ? 'absent' : 'checked',
+  ]),
+);
