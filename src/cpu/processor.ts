@@ -38,6 +38,8 @@ export class Processor {
   mode: Mode = Mode.Real;
   /** Current privilege level, 0–3: SS.DPL (SDM §27.4.1). */
   cpl = 0;
+  /** Changes whenever a register may have changed that fast paths rely on. */
+  epoch = 0;
 
   constructor(index: number, features: CpuidFeatures, memory: PhysicalMemory) {
     this.index = index;
@@ -88,11 +90,13 @@ export class Processor {
   write(name: RegisterName, value: bigint): void {
     const slot = Register[name];
     this.quads[slot] = value;
+    this.epoch++;
     if (MODE_REGISTERS.has(slot)) this.updateMode();
   }
 
   /** Derives {@link mode} and {@link cpl} again from the registers. */
   updateMode(): void {
+    this.epoch++;
     const word = (slot: number) => this.words[2 * slot] as number;
     const cs = word(Register['CS.accessRights']);
     if ((word(Register.CR0) & 1) === 0) this.mode = Mode.Real;

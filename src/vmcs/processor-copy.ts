@@ -31,7 +31,7 @@ export class ProcessorCopy {
   /** The same bytes as 64-bit values. */
   readonly quads: BigUint64Array;
   /** Slots written since VMCLEAR first initialised the region, for the hazard of uninitialised fields. */
-  readonly written = new Uint8Array(FIELD_COUNT);
+  written: Uint8Array = new Uint8Array(FIELD_COUNT);
   /**
    * One bit a list of entry checks: 1 = a field the list reads has changed since the list last held.
    * VM entry skips the lists whose bit is 0.

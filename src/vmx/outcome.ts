@@ -23,13 +23,14 @@ export type Outcome =
   | { readonly kind: 'VMentryFailure'; readonly reason: number }
   /** VMX abort: the processor is in shutdown until RESET (SDM §30.7). */
   | { readonly kind: 'VMXabort'; readonly indicator: number }
-  /** Nothing was executed: the processor is in shutdown or its machine stopped at a hazard. */
-  | { readonly kind: 'notExecuted'; readonly because: 'shutdown' | 'hazard' };
+  /** Nothing was executed: the processor is in shutdown or another inactive state, or its machine stopped at a hazard. */
+  | { readonly kind: 'notExecuted'; readonly because: 'shutdown' | 'inactive' | 'hazard' };
 
 export const VM_SUCCEED: Outcome = Object.freeze({ kind: 'VMsucceed' });
 export const VM_FAIL_INVALID: Outcome = Object.freeze({ kind: 'VMfailInvalid' });
 export const VM_ENTRY: Outcome = Object.freeze({ kind: 'VMentry' });
 export const IN_SHUTDOWN: Outcome = Object.freeze({ kind: 'notExecuted', because: 'shutdown' });
+export const INACTIVE: Outcome = Object.freeze({ kind: 'notExecuted', because: 'inactive' });
 export const STOPPED_AT_HAZARD: Outcome = Object.freeze({ kind: 'notExecuted', because: 'hazard' });
 
 const failValid = Array.from(

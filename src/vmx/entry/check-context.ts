@@ -50,8 +50,8 @@ export class CheckContext {
   readonly environment: EntryEnvironment;
   /** Names of what was read although unknown, since the last {@link begin}. */
   readonly missing = new Set<string>();
-  readonly #quads: BigUint64Array;
-  readonly #words: Uint32Array;
+  #quads!: BigUint64Array;
+  #words!: Uint32Array;
   readonly #known: Uint8Array | undefined;
   /** Effective control words by group, low and high 32 bits; worked out on first use after {@link refresh}. */
   readonly #controls = Object.fromEntries(GROUPS.map((g) => [g, undefined])) as ControlWords;
@@ -66,12 +66,20 @@ export class CheckContext {
     environment: EntryEnvironment,
     known?: Uint8Array,
   ) {
-    this.#words = words;
-    this.#quads = new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
+    this.examine(words);
     this.capabilities = capabilities;
     this.features = capabilities.features;
     this.environment = environment;
     this.#known = known;
+  }
+
+  /** Turns to the fields of another VMCS, as given to the constructor. */
+  examine(words: Uint32Array): void {
+    if (this.#words !== words) {
+      this.#words = words;
+      this.#quads = new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
+    }
+    this.refresh();
   }
 
   /** Forgets what was noted as missing: call before each check. */

@@ -1,0 +1,117 @@
+/**
+ * Watches the processors of one machine for undefined behaviour (SDM §27.11). It knows what no
+ * processor can know: on which processor every VMCS is active, which regions were ever initialised,
+ * which fields were ever written. It changes nothing that software can see.
+ */
+import { FIELD_COUNT } from '../../vmcs/fields.ts';
+import { HAZARDS, type HazardId } from './hazard-list.ts';
+
+/** What a machine does about hazards. `stop` stops at undefined behaviour, not at lint. */
+export type HazardMode = 'ignore' | 'report' | 'stop';
+
+/** One report. */
+export interface Hazard {
+  readonly id: HazardId;
+  /** Number of the processor whose action it was. */
+  readonly cpu: number;
+  /** The instruction, or `load` / `store` / `RESET`. */
+  readonly instruction: string;
+  /** Physical address of the region or structure. */
+  readonly address: number;
+  /** What exactly happened, as a sentence. */
+  readonly detail: string;
+}
+
+/** What is known of one VMCS region. */
+export interface RegionRecord {
+  /** Processor on which the VMCS is active, or −1. */
+  activeOn: number;
+  /** VMCLEAR has initialised the region, on whichever processor. */
+  initialised: boolean;
+  /** Why the data may be corrupted, or an empty string. */
+  corrupted: string;
+  /** Slots that VMWRITE or a VM exit has written, or that an ordinary store may have written. */
+  readonly written: Uint8Array;
+  /** Processor of the last launch, to tell a needless migration; −1 if none. */
+  launchedOn: number;
+}
+
+const ALL_CPUS_KEPT = 10_000;
+
+export class HazardMonitor {
+  readonly mode: HazardMode;
+  /** Reports in the order they were made; at most 10,000 are kept, `count` counts all. */
+  readonly hazards: Hazard[] = [];
+  count = 0;
+  /** The hazard a `stop` machine stopped at. */
+  stoppedAt: Hazard | undefined;
+  readonly #regions = new Map<number, RegionRecord>();
+  /** VMXON regions in use: address → processor. */
+  readonly #vmxonRegions = new Map<number, number>();
+
+  constructor(mode: HazardMode) {
+    this.mode = mode;
+  }
+
+  /** Whether anything is watched at all. */
+  get watching(): boolean {
+    return this.mode !== 'ignore';
+  }
+
+  /** Makes a report; true if the machine stops here. */
+  report(id: HazardId, cpu: number, instruction: string, address: number, detail: string): boolean {
+    if (this.mode === 'ignore') return false;
+    const hazard: Hazard = { id, cpu, instruction, address, detail };
+    this.count++;
+    if (this.hazards.length < ALL_CPUS_KEPT) this.hazards.push(hazard);
+    if (this.mode === 'stop' && HAZARDS[id].kind === 'undefined') {
+      this.stoppedAt ??= hazard;
+      return true;
+    }
+    return false;
+  }
+
+  /** The record of the region at `address`, made on first use. */
+  region(address: number): RegionRecord {
+    let record = this.#regions.get(address);
+    if (record === undefined) {
+      record = {
+        activeOn: -1,
+        initialised: false,
+        corrupted: '',
+        written: new Uint8Array(FIELD_COUNT),
+        launchedOn: -1,
+      };
+      this.#regions.set(address, record);
+    }
+    return record;
+  }
+
+  /** The record of the region at `address`, if there is one. */
+  knownRegion(address: number): RegionRecord | undefined {
+    return this.#regions.get(address);
+  }
+
+  /** The processor whose VMXON region is at `address`, or −1. */
+  vmxonOwner(address: number): number {
+    return this.#vmxonRegions.get(address) ?? -1;
+  }
+
+  setVmxonOwner(address: number, cpu: number): void {
+    this.#vmxonRegions.set(address, cpu);
+  }
+
+  clearVmxonOwner(address: number, cpu: number): void {
+    if (this.#vmxonRegions.get(address) === cpu) this.#vmxonRegions.delete(address);
+  }
+
+  snapshot(): unknown {
+    return structuredClone({
+      hazards: this.hazards,
+      count: this.count,
+      stoppedAt: this.stoppedAt,
+      regions: this.#regions,
+      vmxonRegions: this.#vmxonRegions,
+    });
+  }
+}

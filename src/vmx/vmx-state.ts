@@ -1,0 +1,102 @@
+/**
+ * What VT-x adds to the state of a logical processor (SDM §26.3, §26.5, §27.1, §29.7): the kind of
+ * VMX operation, the VMXON and current-VMCS pointers, and what holds only in non-root operation.
+ */
+import type { Processor } from '../cpu/processor.ts';
+import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
+import type { ActiveSet } from './active-set.ts';
+import type { VmxCapabilities } from './capabilities/capabilities.ts';
+import type { HazardMonitor } from './hazards/hazard-monitor.ts';
+
+/** Kind of VMX operation. */
+export const Operation = { Outside: 0, Root: 1, NonRoot: 2 } as const;
+export type Operation = (typeof Operation)[keyof typeof Operation];
+
+/** No VMXON region; as a 64-bit pointer this is FFFFFFFF_FFFFFFFFH. */
+export const NO_POINTER = -1;
+export const NO_POINTER_64 = 0xffff_ffff_ffff_ffffn;
+
+/** An event that VM entry injected and that is still to be delivered (SDM §29.6). */
+export interface InjectedEvent {
+  /** Injected-event identification as it was in the VMCS. */
+  readonly identification: number;
+  /** Injected-event error code; meaningful if bit 11 of the identification is 1. */
+  readonly errorCode: number;
+  readonly instructionLength: number;
+  /** Injected-event data; meaningful with FRED delivery. */
+  readonly data: bigint;
+}
+
+export class VmxState {
+  operation: Operation = Operation.Outside;
+  /** Physical address of the VMXON region, or {@link NO_POINTER}. */
+  vmxonPointer = NO_POINTER;
+  /** The current VMCS. */
+  current: ProcessorCopy | undefined;
+  /** In non-root operation with "VMCS shadowing": the VMCS at the VMCS link pointer. */
+  link: ProcessorCopy | undefined;
+  /** INIT is blocked in VMX root operation (SDM §26.8). */
+  initBlocked = false;
+  /** A20M is blocked in VMX operation (SDM §26.8). */
+  a20mBlocked = false;
+  /**
+   * The processor's epoch at which VMREAD and VMWRITE were last found to need no checks (64-bit mode,
+   * CPL 0, VMX root operation, a resident current VMCS): while it has not changed they skip them.
+   */
+  fastEpoch = -1;
+  /** A machine-check event that strikes at the next VM entry (SDM §29.9). */
+  machineCheckPending = false;
+  /** `vmx-abort`: only RESET helps (SDM §30.7). */
+  shutdown: 'no' | 'vmx-abort' = 'no';
+
+  // Only in non-root operation:
+  injectedEvent: InjectedEvent | undefined;
+  /** A pending MTF VM exit (SDM §29.6.2, §29.7.8). */
+  mtfPending = false;
+  /** Virtual-NMI blocking ("virtual NMIs" = 1). */
+  virtualNmiBlocking = false;
+  /** VPID in use; 0 outside non-root operation or with "enable VPID" = 0 (SDM §31.1). */
+  vpid = 0;
+  /** VMX-preemption timer: its value at VM entry, and the TSC then; undefined while it does not run. */
+  preemptionTimer: { readonly value: number; readonly tsc: bigint } | undefined;
+  /** Requesting and servicing virtual interrupt (SDM §32.1). */
+  rvi = 0;
+  svi = 0;
+  /** A virtual interrupt is recognised (SDM §32.2.1). */
+  virtualInterruptPending = false;
+  /** Guest deadline, 0 if disarmed (SDM §28.5.10). */
+  guestDeadline = 0n;
+
+  /** Leaves VMX operation, or resets: all but the shutdown state. */
+  leave(): void {
+    this.operation = Operation.Outside;
+    this.vmxonPointer = NO_POINTER;
+    this.current = undefined;
+    this.initBlocked = false;
+    this.a20mBlocked = false;
+    this.leaveNonRoot();
+  }
+
+  /** Forgets what holds only in non-root operation. */
+  leaveNonRoot(): void {
+    this.link = undefined;
+    this.injectedEvent = undefined;
+    this.mtfPending = false;
+    this.virtualNmiBlocking = false;
+    this.vpid = 0;
+    this.preemptionTimer = undefined;
+    this.rvi = 0;
+    this.svi = 0;
+    this.virtualInterruptPending = false;
+    this.guestDeadline = 0n;
+  }
+}
+
+/** A processor with VT-x, as entry, exit and the instructions see it. */
+export interface VmxProcessor {
+  readonly cpu: Processor;
+  readonly capabilities: VmxCapabilities;
+  readonly vmx: VmxState;
+  readonly active: ActiveSet;
+  readonly hazards: HazardMonitor;
+}
