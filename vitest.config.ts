@@ -1,9 +1,13 @@
 import { defineConfig } from 'vitest/config';
 
+// CI asks for a machine-readable report beside the one for people.
+const report = process.env['VMXON_TEST_REPORT'];
+
 export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,
+    reporters: report ? ['default', ['json', { outputFile: report }]] : ['default'],
     coverage: {
       provider: 'v8',
       include: ['src/**/*.ts'],

@@ -39,9 +39,12 @@ export interface CpuidFeatures {
   readonly fred: boolean;
   /** Bits of IA32_SPEC_CTRL that are not reserved; 0 if the MSR does not exist. */
   readonly specCtrlBits: number;
-  /** CPUID.0AH:EAX[15:8]: general-purpose performance counters; 0 if IA32_PERF_GLOBAL_CTRL does not exist. */
+  /**
+   * General-purpose performance counters: CPUID.23H.1:EAX, or CPUID.0AH:EAX[15:8] where there is no
+   * leaf 23H; 0 if IA32_PERF_GLOBAL_CTRL does not exist.
+   */
   readonly generalPurposeCounters: number;
-  /** CPUID.0AH:EDX[4:0]. */
+  /** CPUID.23H.1:EBX, or CPUID.0AH:EDX[4:0] where there is no leaf 23H. */
   readonly fixedCounters: number;
   /** IA32_PERF_CAPABILITIES[15]: IA32_PERF_GLOBAL_CTRL[48]. */
   readonly performanceMetrics: boolean;

@@ -24,6 +24,8 @@ export interface MsrRow {
   readonly exists: (features: CpuidFeatures) => boolean;
   /** Bits that must be 0 in a value to be written. */
   readonly reserved: (features: CpuidFeatures) => bigint;
+  /** Bits that WRMSR accepts and does not store. */
+  readonly ignored: bigint;
   /** The value must be canonical for the widest linear address the processor supports. */
   readonly canonical: boolean;
   /** A further rule on the value. */
@@ -33,6 +35,7 @@ export interface MsrRow {
 interface RowOptions {
   exists?: (features: CpuidFeatures) => boolean;
   reserved?: bigint | ((features: CpuidFeatures) => bigint);
+  ignored?: bigint;
   canonical?: boolean;
   accepts?: (value: bigint, features: CpuidFeatures) => boolean;
 }
@@ -45,6 +48,7 @@ function msr(index: number, name: RegisterName, options: RowOptions = {}): MsrRo
     slot: Register[name],
     exists: options.exists ?? (() => true),
     reserved: typeof reserved === 'bigint' ? () => reserved : reserved,
+    ignored: options.ignored ?? 0n,
     canonical: options.canonical ?? false,
     ...(options.accepts && { accepts: options.accepts }),
   };
@@ -111,13 +115,23 @@ export function cetTrackerConsistent(value: bigint): boolean {
 export const BNDCFGS_RESERVED = mask(11, 2);
 
 /** Reserved bits of IA32_RTIT_CTL (SDM vol. 3C §36.2.7.2). */
-export const RTIT_CTL_RESERVED = mask(63, 57) | mask(54, 48) | mask(23, 23) | mask(18, 18);
+export const RTIT_CTL_RESERVED = mask(63, 57) | mask(54, 48) | mask(30, 28) | mask(23, 23) | mask(18, 18);
 
 /** Reserved bits of IA32_LBR_CTL (SDM vol. 3B §20.1.2): all but 3:0 and 22:16. */
 export const LBR_CTL_RESERVED = mask(63, 23) | mask(15, 4);
 
 /** Reserved bits of IA32_FRED_CONFIG (SDM vol. 3A §8.2). */
 export const FRED_CONFIG_RESERVED = (1n << 2n) | mask(5, 4) | (1n << 11n);
+
+/** Reserved bits of IA32_XSS (SDM vol. 1 §13.3): state components of features that are not here. */
+export function xssReserved(features: CpuidFeatures): bigint {
+  return none(
+    ...(features.intelPt ? [8] : []),
+    ...(features.cetShadowStack || features.cetIndirectBranchTracking ? [11, 12] : []),
+    ...(features.userInterrupts ? [14] : []),
+    ...(features.architecturalLbrs ? [15] : []),
+  );
+}
 
 /** Reserved bits of IA32_SPEC_CTRL. */
 export function specCtrlReserved(features: CpuidFeatures): bigint {
@@ -142,7 +156,7 @@ export const MSRS: readonly MsrRow[] = [
     reserved: (f) => mask(7, 0) | (1n << 9n) | (f.x2apic ? 0n : 1n << 10n) | mask(63, f.physicalAddressBits),
   }),
   msr(0x48, 'IA32_SPEC_CTRL', { exists: (f) => f.specCtrlBits !== 0, reserved: specCtrlReserved }),
-  msr(0x174, 'IA32_SYSENTER_CS', { reserved: HIGH_32 }),
+  msr(0x174, 'IA32_SYSENTER_CS', { ignored: HIGH_32 }),
   msr(0x175, 'IA32_SYSENTER_ESP', { canonical: true }),
   msr(0x176, 'IA32_SYSENTER_EIP', { canonical: true }),
   msr(0x1a0, 'IA32_MISC_ENABLE', { reserved: none(0, 3, 7, 11, 12, 16, 18, 22, 23, 34, 38) }),
@@ -155,17 +169,20 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x570, 'IA32_RTIT_CTL', { exists: (f) => f.intelPt, reserved: RTIT_CTL_RESERVED }),
   msr(0x6a0, 'IA32_U_CET', cetRules),
   msr(0x6a2, 'IA32_S_CET', cetRules),
-  msr(0x6a4, 'IA32_PL0_SSP', { exists: shadowStack, reserved: mask(2, 0), canonical: true }),
-  msr(0x6a5, 'IA32_PL1_SSP', { exists: shadowStack, reserved: mask(2, 0), canonical: true }),
-  msr(0x6a6, 'IA32_PL2_SSP', { exists: shadowStack, reserved: mask(2, 0), canonical: true }),
-  msr(0x6a7, 'IA32_PL3_SSP', { exists: shadowStack, reserved: mask(2, 0), canonical: true }),
-  msr(0x6a8, 'IA32_INTERRUPT_SSP_TABLE_ADDR', { exists: shadowStack, canonical: true }),
+  msr(0x6a4, 'IA32_PL0_SSP', { exists: shadowStack, reserved: mask(1, 0), canonical: true }),
+  msr(0x6a5, 'IA32_PL1_SSP', { exists: shadowStack, reserved: mask(1, 0), canonical: true }),
+  msr(0x6a6, 'IA32_PL2_SSP', { exists: shadowStack, reserved: mask(1, 0), canonical: true }),
+  msr(0x6a7, 'IA32_PL3_SSP', { exists: shadowStack, reserved: mask(1, 0), canonical: true }),
+  msr(0x6a8, 'IA32_INTERRUPT_SSP_TABLE_ADDR', {
+    exists: (f) => f.cetShadowStack && f.intel64,
+    canonical: true,
+  }),
   msr(0x6e0, 'IA32_TSC_DEADLINE', { exists: (f) => f.tscDeadline }),
   msr(0x6e1, 'IA32_PKRS', { exists: (f) => f.supervisorProtectionKeys, reserved: HIGH_32 }),
   msr(0x982, 'IA32_TME_ACTIVATE', { exists: (f) => f.totalMemoryEncryption }),
   msr(0x988, 'IA32_UINTR_MISC', { exists: (f) => f.userInterrupts, reserved: mask(63, 40) }),
   msr(0xd90, 'IA32_BNDCFGS', { exists: (f) => f.mpx, reserved: BNDCFGS_RESERVED, canonical: true }),
-  msr(0xda0, 'IA32_XSS', { exists: (f) => f.xsaves, reserved: none(8, 11, 12, 14, 15) }),
+  msr(0xda0, 'IA32_XSS', { exists: (f) => f.xsaves, reserved: xssReserved }),
   msr(0x14ce, 'IA32_LBR_CTL', { exists: (f) => f.architecturalLbrs, reserved: LBR_CTL_RESERVED }),
   msr(0x1cc, 'IA32_FRED_RSP0', { exists: fred, reserved: mask(5, 0), canonical: true }),
   msr(0x1cd, 'IA32_FRED_RSP1', { exists: fred, reserved: mask(5, 0), canonical: true }),
@@ -180,7 +197,7 @@ export const MSRS: readonly MsrRow[] = [
   msr(0xc000_0081, 'IA32_STAR', { exists: intel64 }),
   msr(0xc000_0082, 'IA32_LSTAR', { exists: intel64, canonical: true }),
   msr(0xc000_0083, 'IA32_CSTAR', { exists: intel64, canonical: true }),
-  msr(0xc000_0084, 'IA32_FMASK', { exists: intel64, reserved: HIGH_32 }),
+  msr(0xc000_0084, 'IA32_FMASK', { exists: intel64, ignored: HIGH_32 }),
   msr(0xc000_0100, 'FS.base', { exists: intel64, canonical: true }),
   msr(0xc000_0101, 'GS.base', { exists: intel64, canonical: true }),
   msr(0xc000_0102, 'IA32_KERNEL_GS_BASE', { exists: intel64, canonical: true }),

@@ -4,7 +4,7 @@
  */
 import { bit, mask } from '../bits/u64.ts';
 import type { CpuidFeatures } from './cpuid.ts';
-import { checkMsrValue, type MsrAccess, msrRow } from './msr-catalogue.ts';
+import { checkMsrValue, type MsrAccess, type MsrRow, msrRow } from './msr-catalogue.ts';
 import { CR0, EFER, Register } from './registers.ts';
 import type { VmxPort } from './vmx-port.ts';
 
@@ -78,12 +78,12 @@ export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAcces
     cpu.quads[Register.IA32_FEATURE_CONTROL] = value;
     return 'ok';
   }
-  const slot = (msrRow(index) as { slot: number }).slot;
+  const { slot, ignored } = msrRow(index) as MsrRow;
   if (index === IA32_EFER_INDEX) {
     const lma = 1n << BigInt(EFER.LMA);
     cpu.quads[slot] = (value & ~lma) | ((cpu.quads[slot] as bigint) & lma);
   } else {
-    cpu.quads[slot] = value;
+    cpu.quads[slot] = value & ~ignored;
   }
   return 'ok';
 }

@@ -25,6 +25,8 @@ export type FlushPolicy = 'at-vmclear' | 'write-through' | 'seeded';
 /** All entry-check lists need to run again (see {@link ProcessorCopy.unverified}). */
 export const ALL_UNVERIFIED = 0xffff_ffff;
 
+const EVERY_LIST = new Uint32Array(FIELD_COUNT).fill(ALL_UNVERIFIED);
+
 export class ProcessorCopy {
   /** Field values by slot: two 32-bit words each, low first. */
   readonly words: Uint32Array;
@@ -37,6 +39,8 @@ export class ProcessorCopy {
    * VM entry skips the lists whose bit is 0.
    */
   unverified = ALL_UNVERIFIED;
+  /** Reduction of the physical-address width under which the verified lists held, −1 if none did. */
+  verifiedReduction = -1;
   launchState: LaunchState = LaunchState.Undefined;
   isShadow = false;
   /** False once the processor has evicted the copy: it reads the region again before the next use. */
@@ -46,9 +50,16 @@ export class ProcessorCopy {
   readonly address: number;
   readonly format: RegionFormat;
 
-  constructor(address: number, format: RegionFormat) {
+  /**
+   * By field slot: which lists of entry checks look at the field, a bit each. Whoever changes a field
+   * sets these bits in {@link unverified}.
+   */
+  readonly dependents: Uint32Array;
+
+  constructor(address: number, format: RegionFormat, dependents: Uint32Array = EVERY_LIST) {
     this.address = address;
     this.format = format;
+    this.dependents = dependents;
     const buffer = new ArrayBuffer(FIELD_COUNT * 8);
     this.words = new Uint32Array(buffer);
     this.quads = new BigUint64Array(buffer);

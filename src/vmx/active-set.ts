@@ -14,6 +14,7 @@ export interface ActiveSetSnapshot {
   readonly copies: readonly {
     readonly address: number;
     readonly words: Uint32Array;
+    readonly written: Uint8Array;
     readonly unverified: number;
     readonly launchState: LaunchState;
     readonly isShadow: boolean;
@@ -29,9 +30,18 @@ export class ActiveSet {
   readonly #memory: PhysicalMemory;
   readonly #format: RegionFormat;
   readonly #random: Prng;
+  readonly #dependents: Uint32Array;
   readonly #copies = new Map<number, ProcessorCopy>();
 
-  constructor(memory: PhysicalMemory, format: RegionFormat, policy: FlushPolicy, seed: number) {
+  /** @param dependents by field slot: one bit a list of entry checks that looks at the field */
+  constructor(
+    memory: PhysicalMemory,
+    format: RegionFormat,
+    policy: FlushPolicy,
+    seed: number,
+    dependents: Uint32Array,
+  ) {
+    this.#dependents = dependents;
     this.#memory = memory;
     this.#format = format;
     this.policy = policy;
@@ -56,7 +66,7 @@ export class ActiveSet {
   activate(address: number): ProcessorCopy {
     let copy = this.#copies.get(address);
     if (copy === undefined) {
-      copy = new ProcessorCopy(address, this.#format);
+      copy = new ProcessorCopy(address, this.#format, this.#dependents);
       copy.load(this.#memory.peek(address));
       this.#copies.set(address, copy);
     }
@@ -117,6 +127,7 @@ export class ActiveSet {
       copies: [...this.#copies.values()].map((c) => ({
         address: c.address,
         words: c.words.slice(),
+        written: c.written,
         unverified: c.unverified,
         launchState: c.launchState,
         isShadow: c.isShadow,
@@ -130,8 +141,9 @@ export class ActiveSet {
     this.#copies.clear();
     this.#random.state = snapshot.random;
     for (const kept of snapshot.copies) {
-      const copy = new ProcessorCopy(kept.address, this.#format);
+      const copy = new ProcessorCopy(kept.address, this.#format, this.#dependents);
       copy.words.set(kept.words);
+      copy.written = kept.written;
       copy.unverified = kept.unverified;
       copy.launchState = kept.launchState;
       copy.isShadow = kept.isShadow;

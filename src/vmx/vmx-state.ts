@@ -3,6 +3,7 @@
  * VMX operation, the VMXON and current-VMCS pointers, and what holds only in non-root operation.
  */
 import type { Processor } from '../cpu/processor.ts';
+import { Register } from '../cpu/registers.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import type { ActiveSet } from './active-set.ts';
 import type { VmxCapabilities } from './capabilities/capabilities.ts';
@@ -99,4 +100,11 @@ export interface VmxProcessor {
   readonly vmx: VmxState;
   readonly active: ActiveSet;
   readonly hazards: HazardMonitor;
+}
+
+/** Bits by which IA32_TME_ACTIVATE reduces the physical-address width: [39:36] if bit 0 is 1 (SDM §29.2.1). */
+export function tmeReduction(p: VmxProcessor): number {
+  const { words } = p.cpu;
+  const active = (words[2 * Register.IA32_TME_ACTIVATE] as number) & 1;
+  return active ? ((words[2 * Register.IA32_TME_ACTIVATE + 1] as number) >>> 4) & 0xf : 0;
 }

@@ -23,7 +23,7 @@ export interface CpuProfile {
   readonly features: CpuidFeatures;
   /** Capability MSRs as the silicon reports them. */
   readonly msrs: CapabilityMsrValues;
-  /** MSRs whose value no dump gives, and how it was completed. */
+  /** MSRs and CPUID facts that no dump gives, and how they were completed. */
   readonly completed: readonly string[];
 }
 
@@ -89,6 +89,10 @@ function silicon(
 }
 
 const NO_DUMP_OF_VMFUNC = 'IA32_VMX_VMFUNC: no dump has it; EPTP switching is the only VM function there is';
+const NO_SPEC_CTRL_YET =
+  'IA32_SPEC_CTRL: the dump is older than the microcode that adds it; IBRS, STIBP and SSBD, as with that microcode';
+const NO_DUMP_OF_PERF_CAPABILITIES =
+  'IA32_PERF_CAPABILITIES[15]: no dump has it; 1, as on every core with fixed counter 3';
 
 const PENRYN = silicon(
   'penryn',
@@ -97,7 +101,6 @@ const PENRYN = silicon(
   0x10676,
   {
     physicalAddressBits: 38,
-    smx: true,
     specCtrlBits: 0,
     generalPurposeCounters: 2,
     tscAux: false,
@@ -126,7 +129,7 @@ const SANDY_BRIDGE = silicon(
   'Core i7-2635QM (Sandy Bridge)',
   ['snb', 'sandybridge'],
   0x206a7,
-  { physicalAddressBits: 36, smx: true, generalPurposeCounters: 4 },
+  { physicalAddressBits: 36, generalPurposeCounters: 4, xsaves: false },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0010n,
     IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,
@@ -143,7 +146,7 @@ const SANDY_BRIDGE = silicon(
     IA32_VMX_TRUE_EXIT_CTLS: 0x007f_ffff_0003_6dfbn,
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0000_ffff_0000_11fbn,
   },
-  ['IA32_VMX_TRUE_ENTRY_CTLS: the dump ends before it; completed as on every later part (bit 2 cleared)'],
+  [NO_SPEC_CTRL_YET],
 );
 
 const BROADWELL = silicon(
@@ -169,7 +172,7 @@ const BROADWELL = silicon(
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0000_ffff_0000_11fbn,
     IA32_VMX_VMFUNC: 1n,
   },
-  [NO_DUMP_OF_VMFUNC],
+  [NO_DUMP_OF_VMFUNC, NO_SPEC_CTRL_YET],
 );
 
 const SKYLAKE_X = silicon(
@@ -195,7 +198,7 @@ const SKYLAKE_X = silicon(
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0003_ffff_0000_11fbn,
     IA32_VMX_VMFUNC: 1n,
   },
-  [NO_DUMP_OF_VMFUNC],
+  [NO_DUMP_OF_VMFUNC, NO_SPEC_CTRL_YET],
 );
 
 const CANNON_LAKE = silicon(
@@ -203,7 +206,7 @@ const CANNON_LAKE = silicon(
   'Core i3-8121U (Cannon Lake)',
   ['cannonlake', 'cnl'],
   0x60663,
-  { sgx: true, mpx: true, intelPt: true, generalPurposeCounters: 4 },
+  { mpx: true, intelPt: true, generalPurposeCounters: 4 },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0004n,
     IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,
@@ -221,7 +224,11 @@ const CANNON_LAKE = silicon(
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0003_ffff_0000_11fbn,
     IA32_VMX_VMFUNC: 1n,
   },
-  [NO_DUMP_OF_VMFUNC],
+  [
+    NO_DUMP_OF_VMFUNC,
+    NO_SPEC_CTRL_YET,
+    'CPUID.80000008H: no dump has it; 39 physical-address bits, as on every other mobile part until Tiger Lake',
+  ],
 );
 
 const ICE_LAKE = silicon(
@@ -247,7 +254,12 @@ const ICE_LAKE = silicon(
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0006_ffff_0000_11fbn,
     IA32_VMX_VMFUNC: 1n,
   },
-  [NO_DUMP_OF_VMFUNC],
+  [
+    NO_DUMP_OF_VMFUNC,
+    NO_DUMP_OF_PERF_CAPABILITIES,
+    'CPUID.80000008H: no dump has it; 39 physical-address bits, as on Tiger Lake',
+    'CPUID.07H.0:EBX: no dump has it; SGX and Intel PT, because the VMX controls that serve them may be 1',
+  ],
 );
 
 const TIGER_LAKE = silicon(
@@ -261,8 +273,6 @@ const TIGER_LAKE = silicon(
     cetIndirectBranchTracking: true,
     performanceMetrics: true,
     fixedCounters: 4,
-    busLockDetection: true,
-    totalMemoryEncryption: true,
   },
   {
     IA32_VMX_BASIC: 0x01da_0500_0000_0013n,
@@ -284,6 +294,7 @@ const TIGER_LAKE = silicon(
   },
   [
     NO_DUMP_OF_VMFUNC,
+    NO_DUMP_OF_PERF_CAPABILITIES,
     'IA32_VMX_PROCBASED_CTLS3: no dump has it; LOADIWKEY exiting, because CR4_FIXED1 allows CR4.KL and nothing else of the tertiary controls is older',
   ],
 );
@@ -294,7 +305,7 @@ const ARROW_LAKE = silicon(
   ['arrowlake', 'arl'],
   0xc0662,
   {
-    physicalAddressBits: 42,
+    physicalAddressBits: 46,
     smx: true,
     intelPt: true,
     cetShadowStack: true,
@@ -302,6 +313,7 @@ const ARROW_LAKE = silicon(
     supervisorProtectionKeys: true,
     userInterrupts: true,
     architecturalLbrs: true,
+    generalPurposeCounters: 10,
     performanceMetrics: true,
     fixedCounters: 4,
     busLockDetection: true,
@@ -329,6 +341,7 @@ const ARROW_LAKE = silicon(
   },
   [
     NO_DUMP_OF_VMFUNC,
+    NO_DUMP_OF_PERF_CAPABILITIES,
     'IA32_VMX_PROCBASED_CTLS3: no dump has it; HLAT, paging-write control, guest-paging verification and IPI virtualization',
     'IA32_VMX_EXIT_CTLS2: no dump has it; prematurely busy shadow stack, the only control there that needs no later feature',
   ],
@@ -336,11 +349,12 @@ const ARROW_LAKE = silicon(
 
 const WILDCAT_LAKE = silicon(
   'wildcat-lake',
-  'Wildcat Lake (CPUID D0651)',
+  'Core 5 320 (Wildcat Lake)',
   ['wildcatlake', 'wcl'],
   0xd0651,
   {
     ...ARROW_LAKE.features,
+    totalMemoryEncryption: false,
     fred: true,
     cr4Bits: 0x1_1bf7_6fffn,
   },
@@ -351,12 +365,13 @@ const WILDCAT_LAKE = silicon(
     IA32_VMX_CR4_FIXED1: 0x1_1bf7_6fffn,
     IA32_VMX_EPT_VPID_CAP: 0x0001_0f01_06f3_4141n,
     IA32_VMX_TRUE_ENTRY_CTLS: 0x01fe_ffff_0000_11fbn,
-    IA32_VMX_PROCBASED_CTLS3: 0x9en,
+    IA32_VMX_PROCBASED_CTLS3: 0xden,
     IA32_VMX_EXIT_CTLS2: 0xfn,
   },
   [
     NO_DUMP_OF_VMFUNC,
-    'IA32_VMX_PROCBASED_CTLS3: no dump has it; as Arrow Lake, and virtualize IA32_SPEC_CTRL',
+    NO_DUMP_OF_PERF_CAPABILITIES,
+    'IA32_VMX_PROCBASED_CTLS3: no dump has it; as Arrow Lake, virtualize IA32_SPEC_CTRL, and MSR-list instructions because CPUID.07H.1:EAX[27] is 1',
     'IA32_VMX_EXIT_CTLS2: no dump has it; save and load FRED and load IA32_SPEC_CTRL, the counterparts of entry bits 23 and 24',
   ],
 );
@@ -418,26 +433,47 @@ export function findProfile(name: string): CpuProfile | undefined {
   return PROFILES.find((p) => [p.name, ...p.aliases].some((n) => normalise(n) === wanted));
 }
 
-const formats = new Map<number, RegionFormat>();
+const formats = new Map<string, RegionFormat>();
 
 /**
- * The format of a revision. One revision, one format (SDM §27.2): it has a place for every field of
- * every profile with that revision, and where the region is large enough for every field there is.
+ * The format of a revision. One revision, one region size, one format (SDM §27.2): it has a place
+ * for every field of every silicon profile with that revision, then for as many others as fit.
  */
 function formatOf(capabilities: VmxCapabilities): RegionFormat {
   const { revision, regionSize } = capabilities;
-  let format = formats.get(revision);
+  const key = `${revision}/${regionSize}`;
+  let format = formats.get(key);
   if (format === undefined) {
-    const sharing = [capabilities, ...SILICON_PROFILES.map((p) => siliconCapabilities(p))].filter(
-      (c) => c.revision === revision,
+    const silicon = SILICON_PROFILES.map((p) => siliconCapabilities(p)).filter(
+      (c) => c.revision === revision && c.regionSize === regionSize,
     );
-    const needed = (slot: number) => sharing.some((c) => c.fieldExists[slot] === 1);
-    format = regionFormat(revision, regionSize, needed);
-    formats.set(revision, format);
+    // Only a revision that no silicon profile has takes its first user's fields first.
+    const first = silicon.length > 0 ? silicon : [capabilities];
+    format = fullestFormat(revision, regionSize, (slot) => first.some((c) => c.fieldExists[slot] === 1));
+    formats.set(key, format);
   }
   const known = format;
   if (FIELDS.some((f) => capabilities.fieldExists[f.slot] && (known.offsets[f.slot] as number) < 0)) {
     throw new RangeError(`the format of revision ${revision} has no place for every field of this processor`);
+  }
+  return format;
+}
+
+/** A format with a place for every needed field and, in the catalogue's order, every other that fits. */
+function fullestFormat(
+  revision: number,
+  regionSize: number,
+  needed: (slot: number) => boolean,
+): RegionFormat {
+  const placed = new Set(FIELDS.map((f) => f.slot).filter(needed));
+  let format = regionFormat(revision, regionSize, needed);
+  for (const { slot } of FIELDS.filter((f) => !placed.has(f.slot))) {
+    placed.add(slot);
+    try {
+      format = regionFormat(revision, regionSize, (s) => placed.has(s));
+    } catch {
+      placed.delete(slot);
+    }
   }
   return format;
 }

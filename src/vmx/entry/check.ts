@@ -94,7 +94,7 @@ export function checksOf(sdm: SdmSection, consequence: Consequence) {
 /** How a control is written in sentences: `"use I/O bitmaps"`, with its kind where names repeat. */
 export function quoteControl(id: ControlId): string {
   const { group, name } = controlOf(id);
-  const lower = /^[A-Z][a-z]/.test(name) ? name[0]?.toLowerCase() + name.slice(1) : name;
+  const lower = /^(?!Intel)[A-Z][a-z]/.test(name) ? name[0]?.toLowerCase() + name.slice(1) : name;
   const kind =
     group === 'exit' || group === 'exit2' ? ' VM-exit control' : group === 'entry' ? ' VM-entry control' : '';
   return `"${lower}"${kind}`;

@@ -36,7 +36,7 @@ export interface RegionRecord {
   launchedOn: number;
 }
 
-const ALL_CPUS_KEPT = 10_000;
+const REPORTS_KEPT = 10_000;
 
 export class HazardMonitor {
   readonly mode: HazardMode;
@@ -63,7 +63,7 @@ export class HazardMonitor {
     if (this.mode === 'ignore') return false;
     const hazard: Hazard = { id, cpu, instruction, address, detail };
     this.count++;
-    if (this.hazards.length < ALL_CPUS_KEPT) this.hazards.push(hazard);
+    if (this.hazards.length < REPORTS_KEPT) this.hazards.push(hazard);
     if (this.mode === 'stop' && HAZARDS[id].kind === 'undefined') {
       this.stoppedAt ??= hazard;
       return true;
@@ -105,7 +105,7 @@ export class HazardMonitor {
     if (this.#vmxonRegions.get(address) === cpu) this.#vmxonRegions.delete(address);
   }
 
-  snapshot(): unknown {
+  snapshot(): HazardSnapshot {
     return structuredClone({
       hazards: this.hazards,
       count: this.count,
@@ -114,4 +114,24 @@ export class HazardMonitor {
       vmxonRegions: this.#vmxonRegions,
     });
   }
+
+  restore(snapshot: HazardSnapshot): void {
+    const copy = structuredClone(snapshot);
+    this.hazards.splice(0, this.hazards.length, ...copy.hazards);
+    this.count = copy.count;
+    this.stoppedAt = copy.stoppedAt;
+    this.#regions.clear();
+    for (const [address, record] of copy.regions) this.#regions.set(address, record);
+    this.#vmxonRegions.clear();
+    for (const [address, cpu] of copy.vmxonRegions) this.#vmxonRegions.set(address, cpu);
+  }
+}
+
+/** Everything a monitor knows. */
+export interface HazardSnapshot {
+  readonly hazards: readonly Hazard[];
+  readonly count: number;
+  readonly stoppedAt: Hazard | undefined;
+  readonly regions: ReadonlyMap<number, RegionRecord>;
+  readonly vmxonRegions: ReadonlyMap<number, number>;
 }

@@ -1,0 +1,271 @@
+/**
+ * Dumps in three sections, `*** Guest State ***`, `*** Host State ***`, `*** Control State ***`, as KVM
+ * and Xen print them. The same labels stand in several sections, so a value belongs to the section
+ * whose header came last. Words that are no label of the section are passed over.
+ */
+import { type FieldName, Field } from '../vmcs/fields.ts';
+import { hex } from '../bits/u64.ts';
+import { type Label, type LabelTable, matchLabel, type Match, type Read } from './labels.ts';
+import { matchReport, type Report } from './reports.ts';
+import { TokenStream } from './tokens.ts';
+import { DumpError, type MsrLists } from './vmcs-image.ts';
+
+export type Section = 'guest' | 'host' | 'control';
+const SECTIONS: readonly Section[] = ['guest', 'host', 'control'];
+const HEADERS = new Map<string, Section>([
+  ['Guest', 'guest'],
+  ['Host', 'host'],
+  ['Control', 'control'],
+]);
+const MOST_NOTES = 12;
+
+/** One dump as far as it has been read. */
+export class SectionDump {
+  readonly reads = new Map<string, Read>();
+  readonly sections = new Set<Section>();
+  readonly notes: string[] = [];
+  readonly msrLists: MsrLists = {};
+  readonly firstLine: number;
+  lastLine: number;
+  error: DumpError | undefined;
+  /** Reports that stand before and after it, next to it. */
+  before: Report | undefined;
+  after: Report | undefined;
+  #openList: keyof MsrLists | undefined;
+  #notesLeftOut = 0;
+  #foreign: number[] = [];
+  #pendingForeign: number[] = [];
+
+  constructor(line: number) {
+    this.firstLine = line;
+    this.lastLine = line;
+  }
+
+  /** The last line that every printer prints is there. */
+  get complete(): boolean {
+    return this.sections.size === SECTIONS.length && this.reads.has('originalEventIdentification');
+  }
+
+  note(text: string): void {
+    if (this.notes.length < MOST_NOTES) this.notes.push(text);
+    else this.#notesLeftOut++;
+  }
+
+  take(match: Match, line: number): void {
+    this.lastLine = line;
+    this.#foreign.push(...this.#pendingForeign.splice(0));
+    for (const note of match.notes) this.note(note);
+    for (const read of match.reads) {
+      if (read.name.startsWith('~msr')) this.#takeMsr(read);
+      else this.#takeValue(read);
+    }
+  }
+
+  #takeValue(read: Read): void {
+    const earlier = this.reads.get(read.name);
+    if (!earlier) this.reads.set(read.name, read);
+    else if (earlier.value !== read.value) {
+      this.note(
+        `line ${read.line} prints ${read.name.replace('~', '')} again, ${hex(read.value)}: ${hex(earlier.value)} of line ${earlier.line} is kept`,
+      );
+    }
+  }
+
+  /** The heading of a list of MSRs. */
+  openList(list: keyof MsrLists): void {
+    this.#openList = list;
+    this.msrLists[list] ??= [];
+  }
+
+  #takeMsr(read: Read): void {
+    const list = this.#openList && this.msrLists[this.#openList];
+    if (!list) return;
+    if (read.name === '~msr') list.push({ index: Number(read.value), reserved: 0, data: 0n });
+    const last = list.at(-1);
+    if (read.name === '~msrValue' && last) last.data = read.value;
+  }
+
+  /** A line within the dump that holds no label. */
+  passOver(line: number): void {
+    if (this.#pendingForeign.length < 1000) this.#pendingForeign.push(line);
+  }
+
+  /** Says what is missing. */
+  conclude(): void {
+    for (const section of SECTIONS) {
+      if (this.sections.has(section)) continue;
+      const name = `${(section[0] as string).toUpperCase()}${section.slice(1)}`;
+      this.notes.push(`there is no "*** ${name} State ***": what stands in that section is unknown`);
+    }
+    if (!this.complete && this.sections.has('control')) {
+      this.notes.push(`the dump is cut off after line ${this.lastLine}: the rest is unknown`);
+    }
+    const [foreign] = this.#foreign;
+    if (foreign !== undefined) {
+      const count = this.#foreign.length;
+      this.notes.push(
+        count === 1
+          ? `line ${foreign} is no part of the dump and was passed over`
+          : `${count} lines are no part of the dump and were passed over, line ${foreign} the first`,
+      );
+    }
+    if (this.#notesLeftOut > 0) this.notes.push(`${this.#notesLeftOut} more notes of this kind are left out`);
+  }
+
+  get values(): Map<FieldName, bigint> {
+    const values = new Map<FieldName, bigint>();
+    for (const { name, value } of this.reads.values()) if (name in Field) values.set(name as FieldName, value);
+    return values;
+  }
+}
+
+export interface SectionTables extends Readonly<Record<Section, LabelTable>> {
+  /** Headings of MSR lists. */
+  readonly lists: ReadonlyMap<Label, keyof MsrLists>;
+}
+
+/** The dump to use, and how many others the text holds. */
+export interface Found {
+  readonly dump: SectionDump;
+  readonly others: number;
+  /** The reports of this text stand before their dumps. */
+  readonly reportsFirst: boolean;
+}
+
+/** The header at the head of the stream: `*** Guest State ***`, its stars perhaps lost. */
+function headerAt(stream: TokenStream, previous: string | undefined): Section | undefined {
+  const token = stream.peek();
+  const section = token && HEADERS.get(token.text);
+  if (!section || stream.peek(1)?.text !== 'State') return undefined;
+  const next = stream.peek(2);
+  const starred = previous === '***' || next?.text === '***';
+  return starred || (token.first && (next === undefined || next.first)) ? section : undefined;
+}
+
+/**
+ * Reads a text and returns its first complete dump, or if none is complete the one that says most.
+ * @throws DumpError if the dump it would return has a value that is none
+ */
+export function findSections(text: string, tables: SectionTables): Found | undefined {
+  const stream = new TokenStream(text);
+  const choice = new Choice();
+  // Until the first header the section is unknown: the beginning of the dump may be cut off.
+  let headless: Partial<Record<Section, SectionDump>> = {
+    guest: new SectionDump(1),
+    host: new SectionDump(1),
+  };
+  let dump: SectionDump | undefined;
+  let section: Section | undefined;
+  let previous: string | undefined;
+  let lineHasLabel = true;
+  let line = 0;
+
+  for (let token = stream.peek(); token; token = stream.peek()) {
+    if (token.line !== line) {
+      if (!lineHasLabel) dump?.passOver(line);
+      line = token.line;
+      lineHasLabel = false;
+    }
+    const header = headerAt(stream, previous);
+    previous = token.text;
+    if (header) {
+      lineHasLabel = true;
+      if (!dump && header !== 'guest') {
+        const missing = SECTIONS[SECTIONS.indexOf(header) - 1] as Section;
+        const beginning = headless[missing];
+        if (beginning && beginning.reads.size > 0) {
+          beginning.sections.add(missing);
+          beginning.note(`the text begins within the ${missing} state: what stands before is unknown`);
+          dump = choice.begin(beginning);
+        }
+      }
+      headless = {};
+      const last = SECTIONS.findLast((s) => dump?.sections.has(s));
+      if (!dump || (last && SECTIONS.indexOf(header) <= SECTIONS.indexOf(last))) {
+        dump = choice.begin(new SectionDump(token.line));
+      }
+      dump.sections.add(header);
+      dump.lastLine = token.line;
+      section = header;
+      stream.advance(2);
+      continue;
+    }
+    const report = matchReport(stream);
+    if (report) {
+      choice.report(report);
+      lineHasLabel = true;
+    }
+    let length = 0;
+    if (dump && section) length = takeLabel(stream, tables, section, dump);
+    for (const [name, beginning] of Object.entries(headless)) {
+      length = Math.max(length, takeLabel(stream, tables, name as Section, beginning));
+    }
+    if (length > 0) lineHasLabel = true;
+    stream.advance(Math.max(length, 1));
+    if (length > 0) line = Math.max(line, stream.peek()?.line === undefined ? line : lineOf(stream, line));
+  }
+  return choice.made();
+}
+
+/** A wrapped line goes on where its label does: that line is no foreign one. */
+function lineOf(stream: TokenStream, line: number): number {
+  const next = stream.peek();
+  return next && !next.first ? next.line : line;
+}
+
+function takeLabel(stream: TokenStream, tables: SectionTables, section: Section, dump: SectionDump): number {
+  for (const label of tables[section].get(stream.peek()?.text as string) ?? []) {
+    try {
+      const match = matchLabel(stream, label);
+      if (!match) continue;
+      const list = tables.lists.get(label);
+      if (list) dump.openList(list);
+      dump.take(match, stream.peek(match.length - 1)?.line ?? dump.lastLine);
+      return match.length;
+    } catch (error) {
+      if (!(error instanceof DumpError)) throw error;
+      dump.error ??= error;
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/** Keeps one dump of those that a text holds, so that a log of any length fits in memory. */
+class Choice {
+  #best: SectionDump | undefined;
+  #current: SectionDump | undefined;
+  #count = 0;
+  #report: Report | undefined;
+  #reportsFirst: boolean | undefined;
+
+  begin(dump: SectionDump): SectionDump {
+    this.#settle();
+    this.#count++;
+    this.#reportsFirst ??= this.#report !== undefined;
+    dump.before = this.#report;
+    this.#report = undefined;
+    this.#current = dump;
+    return dump;
+  }
+
+  report(report: Report): void {
+    this.#report = report;
+    if (this.#current) this.#current.after ??= report;
+  }
+
+  made(): Found | undefined {
+    this.#settle();
+    const dump = this.#best;
+    if (!dump) return undefined;
+    if (dump.error) throw dump.error;
+    dump.conclude();
+    return { dump, others: this.#count - 1, reportsFirst: this.#reportsFirst === true };
+  }
+
+  #settle(): void {
+    const [best, current] = [this.#best, this.#current];
+    if (!current || best?.complete) return;
+    if (!best || current.complete || current.reads.size > best.reads.size) this.#best = current;
+  }
+}

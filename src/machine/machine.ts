@@ -1,0 +1,120 @@
+/**
+ * The physical CPU set: 1 to 256 logical processors over one physical memory, one hazard monitor and
+ * snapshots of it all. Same inputs and same seed give the same result to the last bit.
+ */
+import { PhysicalMemory } from '../cpu/physical-memory.ts';
+import { type CpuProfile, capabilitiesOf, findProfile, PROFILES } from '../vmx/capabilities/profiles.ts';
+import { type Hazard, HazardMonitor, type HazardMode, type HazardSnapshot } from '../vmx/hazards/hazard-monitor.ts';
+import type { FlushPolicy } from '../vmcs/processor-copy.ts';
+import { LogicalProcessor, type ProcessorSnapshot } from './logical-processor.ts';
+
+export interface MachineOptions {
+  /** Number of logical processors, 1–256; 1 if left out. */
+  readonly cpus?: number;
+  /** Processor profile of all processors, or of each: name or alias; `full` if left out. */
+  readonly profile?: string | readonly string[];
+  /** What the processors advertise: controls that are at least this much implemented. */
+  readonly level?: 'checked' | 'complete';
+  /** Flush policy of all processors, or of each. */
+  readonly flushPolicy?: FlushPolicy | readonly FlushPolicy[];
+  readonly hazards?: HazardMode;
+  /** Seed of every seeded choice, 0–2^32−1. */
+  readonly seed?: number;
+}
+
+/** A machine at one moment. */
+export interface MachineSnapshot {
+  readonly memory: ReadonlyMap<number, Uint8Array>;
+  readonly processors: readonly ProcessorSnapshot[];
+  readonly hazards: HazardSnapshot;
+}
+
+export const MAX_CPUS = 256;
+
+export class Machine {
+  /** Physical memory itself: what is done here is done by nobody's instruction and watched by no one. */
+  readonly memory = new PhysicalMemory();
+  readonly processors: readonly LogicalProcessor[];
+  readonly #monitor: HazardMonitor;
+
+  /** @throws RangeError naming the option that is out of range */
+  constructor(options: MachineOptions = {}) {
+    const { cpus = 1, profile = 'full', level = 'checked', flushPolicy = 'at-vmclear', seed = 0 } = options;
+    if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
+      throw new RangeError(`cpus must be an integer from 1 to ${MAX_CPUS}, not ${cpus}`);
+    }
+    this.#monitor = new HazardMonitor(options.hazards ?? 'report');
+    const profiles = each(profile, cpus, 'profile').map(profileNamed);
+    const policies = each(flushPolicy, cpus, 'flushPolicy');
+    this.processors = profiles.map(
+      (p, index) =>
+        new LogicalProcessor({
+          index,
+          profile: p,
+          capabilities: capabilitiesOf(p, level),
+          memory: this.memory,
+          monitor: this.#monitor,
+          flushPolicy: policies[index] as FlushPolicy,
+          seed: (seed + Math.imul(index + 1, 0x9e37_79b1)) >>> 0,
+          peers: () => this.processors,
+        }),
+    );
+  }
+
+  /** Processor `index`. @throws RangeError if there is none */
+  cpu(index: number): LogicalProcessor {
+    const processor = this.processors[index];
+    if (processor === undefined) {
+      throw new RangeError(`there is no CPU ${index}: the machine has ${this.processors.length}`);
+    }
+    return processor;
+  }
+
+  /** Undefined behaviour reported so far, in order; at most 10,000 reports are kept. */
+  get hazards(): readonly Hazard[] {
+    return this.#monitor.hazards;
+  }
+
+  /** Number of reports, kept or not. */
+  get hazardCount(): number {
+    return this.#monitor.count;
+  }
+
+  /** The hazard at which a machine with `hazards: 'stop'` stopped. */
+  get stoppedAt(): Hazard | undefined {
+    return this.#monitor.stoppedAt;
+  }
+
+  snapshot(): MachineSnapshot {
+    return {
+      memory: this.memory.snapshot(),
+      processors: this.processors.map((p) => p.snapshot()),
+      hazards: this.#monitor.snapshot(),
+    };
+  }
+
+  /** Puts back a snapshot of this machine or of one built with the same options. */
+  restore(snapshot: MachineSnapshot): void {
+    this.memory.restore(snapshot.memory);
+    this.#monitor.restore(snapshot.hazards);
+    snapshot.processors.forEach((kept, index) => {
+      this.cpu(index).restore(kept);
+    });
+    // A processor-held copy and the monitor share one record of the fields written.
+    for (const processor of this.processors) processor.rejoinMonitor();
+  }
+}
+
+function each<T extends string>(value: T | readonly T[], count: number, name: string): readonly T[] {
+  if (typeof value === 'string') return Array.from({ length: count }, () => value);
+  if (value.length !== count) throw new RangeError(`${name} lists ${value.length} values for ${count} CPUs`);
+  return value;
+}
+
+function profileNamed(name: string): CpuProfile {
+  const profile = findProfile(name);
+  if (profile === undefined) {
+    throw new RangeError(`no processor profile "${name}"; there are ${PROFILES.map((p) => p.name).join(', ')}`);
+  }
+  return profile;
+}

@@ -1,0 +1,109 @@
+/** Basic VM-entry checks in the manual's order (SDM §29.1, §33.3): the first that fails decides. */
+import type { SdmSection } from '../../sdm/sections.ts';
+import { Mode } from '../../cpu/processor.ts';
+import { Register } from '../../cpu/registers.ts';
+import { LaunchState } from '../../vmcs/region.ts';
+import { InstructionError } from '../instruction-errors.ts';
+import { Operation, type VmxProcessor } from '../vmx-state.ts';
+
+export type EntryInstruction = 'VMLAUNCH' | 'VMRESUME';
+
+/** How VM entry ends when a basic check fails. */
+export type BasicFailure = '#UD' | '#GP(0)' | 'VM exit' | 'VMfailInvalid' | InstructionError;
+
+export interface BasicCheck {
+  readonly id: `basic.${string}`;
+  readonly sdm: SdmSection;
+  readonly rule: string;
+  /** The instruction the rule is for, if for one only. */
+  readonly instruction?: EntryInstruction;
+  readonly holds: (p: VmxProcessor) => boolean;
+  readonly failure: BasicFailure;
+}
+
+export const BASIC_CHECKS = [
+  {
+    id: 'basic.vmx-operation',
+    sdm: '33.3',
+    rule: 'The logical processor is in VMX operation.',
+    holds: (p) => p.vmx.operation !== Operation.Outside,
+    failure: '#UD',
+  },
+  {
+    id: 'basic.protected-mode',
+    sdm: '33.3',
+    rule: 'CR0.PE is 1.',
+    holds: (p) => p.cpu.mode !== Mode.Real,
+    failure: '#UD',
+  },
+  {
+    id: 'basic.not-v8086',
+    sdm: '29.1',
+    rule: 'RFLAGS.VM is 0.',
+    holds: (p) => p.cpu.mode !== Mode.Virtual8086,
+    failure: '#UD',
+  },
+  {
+    id: 'basic.not-compat',
+    sdm: '29.1',
+    rule: 'The processor is not in compatibility mode.',
+    holds: (p) => p.cpu.mode !== Mode.Compatibility,
+    failure: '#UD',
+  },
+  {
+    id: 'basic.root-operation',
+    sdm: '33.3',
+    rule: 'The instruction is executed in VMX root operation.',
+    holds: (p) => p.vmx.operation === Operation.Root,
+    failure: 'VM exit',
+  },
+  { id: 'basic.cpl0', sdm: '29.1', rule: 'CPL is 0.', holds: (p) => p.cpu.cpl === 0, failure: '#GP(0)' },
+  {
+    id: 'basic.current-vmcs',
+    sdm: '29.1',
+    rule: 'There is a current VMCS.',
+    holds: (p) => p.vmx.current !== undefined,
+    failure: 'VMfailInvalid',
+  },
+  {
+    id: 'basic.ordinary-vmcs',
+    sdm: '29.1',
+    rule: 'The current VMCS is an ordinary VMCS, not a shadow VMCS.',
+    holds: (p) => p.vmx.current?.isShadow === false,
+    failure: 'VMfailInvalid',
+  },
+  {
+    id: 'basic.no-mov-ss-blocking',
+    sdm: '29.1',
+    rule: 'Events are not blocked by MOV SS.',
+    holds: (p) => p.cpu.words[2 * Register.blockingByMovSs] === 0,
+    failure: InstructionError.EntryBlockedByMovSs,
+  },
+  {
+    id: 'basic.vmlaunch-clear',
+    sdm: '29.1',
+    rule: 'The launch state of the current VMCS is clear.',
+    instruction: 'VMLAUNCH',
+    holds: (p) => p.vmx.current?.launchState === LaunchState.Clear,
+    failure: InstructionError.VmlaunchNotClear,
+  },
+  {
+    id: 'basic.vmresume-launched',
+    sdm: '29.1',
+    rule: 'The launch state of the current VMCS is launched.',
+    instruction: 'VMRESUME',
+    holds: (p) => p.vmx.current?.launchState === LaunchState.Launched,
+    failure: InstructionError.VmresumeNotLaunched,
+  },
+] as const satisfies readonly BasicCheck[];
+
+/** The first basic check that fails, or undefined. */
+export function failingBasicCheck(p: VmxProcessor, instruction: EntryInstruction): BasicCheck | undefined {
+  const checks: readonly BasicCheck[] = BASIC_CHECKS;
+  for (let i = 0; i < checks.length; i++) {
+    const check = checks[i] as BasicCheck;
+    if (check.instruction !== undefined && check.instruction !== instruction) continue;
+    if (!check.holds(p)) return check;
+  }
+  return undefined;
+}

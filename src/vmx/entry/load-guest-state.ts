@@ -1,0 +1,273 @@
+/**
+ * Loading of guest state (SDM §29.3.2) and updating of non-register state (§29.7). Registers that are
+ * always loaded whole are slot-to-slot copies; what has a rule of its own follows.
+ */
+import { fitsWidth } from '../../bits/address.ts';
+import { CR0, CR4, EFER, Register, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
+import type { ControlId } from '../../vmcs/controls.ts';
+import { Field, type FieldName } from '../../vmcs/fields.ts';
+import { EVENT_VALID, EventType } from '../../vmcs/formats.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
+import type { VmxProcessor } from '../vmx-state.ts';
+
+/** Pairs of field slot and register slot. */
+type Moves = readonly (readonly [field: number, register: number])[];
+
+function moves(table: Partial<Record<FieldName, RegisterName>>): Moves {
+  return Object.entries(table).map(([field, register]) => [Field[field as FieldName], Register[register]] as const);
+}
+
+function segmentMoves(): Moves {
+  return SEGMENT_NAMES.flatMap((segment) => {
+    const name = `guest${segment[0]}${segment.slice(1).toLowerCase()}`;
+    return (['Selector', 'Base', 'Limit', 'AccessRights'] as const).map(
+      (part) =>
+        [
+          Field[`${name}${part}` as FieldName],
+          Register[`${segment}.${(part[0] as string).toLowerCase()}${part.slice(1)}` as RegisterName],
+        ] as const,
+    );
+  });
+}
+
+/** Loaded at every VM entry. */
+const ALWAYS: Moves = [
+  ...moves({
+    guestCr3: 'CR3',
+    guestCr4: 'CR4',
+    guestRip: 'RIP',
+    guestRsp: 'RSP',
+    guestRflags: 'RFLAGS',
+    guestIa32SysenterCs: 'IA32_SYSENTER_CS',
+    guestIa32SysenterEsp: 'IA32_SYSENTER_ESP',
+    guestIa32SysenterEip: 'IA32_SYSENTER_EIP',
+    guestGdtrBase: 'GDTR.base',
+    guestGdtrLimit: 'GDTR.limit',
+    guestIdtrBase: 'IDTR.base',
+    guestIdtrLimit: 'IDTR.limit',
+  }),
+  ...segmentMoves(),
+];
+const ALWAYS_FLAT = Uint16Array.from(ALWAYS.flat());
+
+/** Loaded under a VM-entry control. */
+const CONDITIONAL: readonly (readonly [ControlRef, Moves])[] = (
+  [
+    ['entry.loadDebugControls', { guestIa32Debugctl: 'IA32_DEBUGCTL' }],
+    ['entry.loadIa32PerfGlobalCtrl', { guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }],
+    ['entry.loadIa32Pat', { guestIa32Pat: 'IA32_PAT' }],
+    ['entry.loadIa32Bndcfgs', { guestIa32Bndcfgs: 'IA32_BNDCFGS' }],
+    ['entry.loadIa32RtitCtl', { guestIa32RtitCtl: 'IA32_RTIT_CTL' }],
+    ['entry.loadGuestIa32LbrCtl', { guestIa32LbrCtl: 'IA32_LBR_CTL' }],
+    ['entry.loadPkrs', { guestIa32Pkrs: 'IA32_PKRS' }],
+    ['entry.loadIa32SpecCtrl', { guestIa32SpecCtrl: 'IA32_SPEC_CTRL' }],
+    [
+      'entry.loadCetState',
+      {
+        guestIa32SCet: 'IA32_S_CET',
+        guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
+        guestSsp: 'SSP',
+      },
+    ],
+    [
+      'entry.loadFred',
+      {
+        guestIa32FredConfig: 'IA32_FRED_CONFIG',
+        guestIa32FredRsp1: 'IA32_FRED_RSP1',
+        guestIa32FredRsp2: 'IA32_FRED_RSP2',
+        guestIa32FredRsp3: 'IA32_FRED_RSP3',
+        guestIa32FredStklvls: 'IA32_FRED_STKLVLS',
+        guestIa32FredSsp1: 'IA32_FRED_SSP1',
+        guestIa32FredSsp2: 'IA32_FRED_SSP2',
+        guestIa32FredSsp3: 'IA32_FRED_SSP3',
+      },
+    ],
+  ] as const satisfies readonly (readonly [ControlId, Partial<Record<FieldName, RegisterName>>])[]
+).map(([id, table]) => [controlRef(id), moves(table)]);
+
+const LOAD_DEBUG_CONTROLS = controlRef('entry.loadDebugControls');
+const LOAD_EFER = controlRef('entry.loadIa32Efer');
+const LOAD_UINV = controlRef('entry.loadUinv');
+const IA32E_MODE_GUEST = controlRef('entry.ia32eModeGuest');
+const ENABLE_EPT = controlRef('proc2.enableEpt');
+const ENABLE_VPID = controlRef('proc2.enableVpid');
+const VIRTUAL_NMIS = controlRef('pin.virtualNmis');
+const PREEMPTION_TIMER = controlRef('pin.activateVmxPreemptionTimer');
+const VIRTUAL_INTERRUPT_DELIVERY = controlRef('proc2.virtualInterruptDelivery');
+const INTERRUPT_WINDOW = controlRef('proc.interruptWindowExiting');
+const APIC_TIMER = controlRef('proc3.apicTimerVirtualization');
+
+/** Bits of CR0 that VM entry leaves as they are: ET, 15:6, 17, 28:19, NW and CD (SDM §29.3.2.1). */
+const CR0_KEPT = 0x7ffa_ffd0;
+const DR7_ZERO = 0xd000;
+const DR7_ONE = 0x400;
+const AR_UNUSABLE = 0x1_0000;
+const AR_DB = 0x4000;
+const VTPR = 0x80;
+const VPPR = 0xa0;
+
+/** Registers and MSRs (SDM §29.3.2.1–§29.3.2.4). */
+export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { capabilities } = p;
+  const { words } = p.cpu;
+  const fields = copy.words;
+  const cr0 = 2 * Register.CR0;
+  words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * Field.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
+  for (let i = 0; i < ALWAYS_FLAT.length; i += 2) {
+    const from = 2 * (ALWAYS_FLAT[i] as number);
+    const to = 2 * (ALWAYS_FLAT[i + 1] as number);
+    words[to] = fields[from] as number;
+    words[to + 1] = fields[from + 1] as number;
+  }
+  loadUnusableSegments(words);
+  for (let i = 0; i < CONDITIONAL.length; i++) {
+    const [control, table] = CONDITIONAL[i] as (typeof CONDITIONAL)[number];
+    if (isOn(copy, capabilities, control)) move(table, fields, words);
+  }
+  if (isOn(copy, capabilities, LOAD_DEBUG_CONTROLS)) {
+    words[2 * Register.DR7] = (((fields[2 * Field.guestDr7] as number) & ~DR7_ZERO) | DR7_ONE) >>> 0;
+    words[2 * Register.DR7 + 1] = 0;
+  }
+  loadEfer(p, copy);
+  if (isOn(copy, capabilities, LOAD_UINV)) {
+    // UINV is IA32_UINTR_MISC[39:32].
+    const high = 2 * Register.IA32_UINTR_MISC + 1;
+    words[high] = (((words[high] as number) & ~0xff) | ((fields[2 * Field.guestUinv] as number) & 0xff)) >>> 0;
+  }
+  loadPdptes(p, copy);
+  p.cpu.updateMode();
+}
+
+function move(table: Moves, fields: Uint32Array, words: Uint32Array): void {
+  for (let i = 0; i < table.length; i++) {
+    const [from, to] = table[i] as (typeof table)[number];
+    words[2 * to] = fields[2 * from] as number;
+    words[2 * to + 1] = fields[2 * from + 1] as number;
+  }
+}
+
+/**
+ * SDM §29.3.2.2: what an unusable register holds is undefined but for a few parts. Undefined parts are
+ * loaded as the fields have them; SS.base[3:0] := 0, SS.B := 1, and bases of SS, DS, ES lose bits 63:32.
+ */
+function loadUnusableSegments(words: Uint32Array): void {
+  for (const segment of ['SS', 'DS', 'ES'] as const) {
+    const rights = words[2 * Register[`${segment}.accessRights`]] as number;
+    if ((rights & AR_UNUSABLE) === 0) continue;
+    words[2 * Register[`${segment}.base`] + 1] = 0;
+    if (segment === 'SS') {
+      words[2 * Register['SS.base']] = ((words[2 * Register['SS.base']] as number) & ~0xf) >>> 0;
+      words[2 * Register['SS.accessRights']] = (rights | AR_DB) >>> 0;
+    }
+  }
+}
+
+/** SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on. */
+function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { words } = p.cpu;
+  const efer = 2 * Register.IA32_EFER;
+  if (isOn(copy, p.capabilities, LOAD_EFER)) {
+    words[efer] = copy.words[2 * Field.guestIa32Efer] as number;
+    words[efer + 1] = copy.words[2 * Field.guestIa32Efer + 1] as number;
+    return;
+  }
+  if (!p.cpu.features.intel64) return;
+  const paging = ((words[2 * Register.CR0] as number) >>> CR0.PG) & 1;
+  const follows = (1 << EFER.LMA) | (paging ? 1 << EFER.LME : 0);
+  const value = isOn(copy, p.capabilities, IA32E_MODE_GUEST) ? follows : 0;
+  words[efer] = (((words[efer] as number) & ~follows) | value) >>> 0;
+}
+
+/** SDM §29.3.2.4: PDPTEs of a guest that uses PAE paging, from the fields with EPT and from memory without. */
+function loadPdptes(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { words, quads, memory } = p.cpu;
+  const cr0 = words[2 * Register.CR0] as number;
+  const cr4 = words[2 * Register.CR4] as number;
+  const pae = (cr0 >>> CR0.PG) & (cr4 >>> CR4.PAE) & 1;
+  if (pae === 0 || isOn(copy, p.capabilities, IA32E_MODE_GUEST)) return;
+  const table = ((words[2 * Register.CR3] as number) & 0xffff_ffe0) >>> 0;
+  const ept = isOn(copy, p.capabilities, ENABLE_EPT);
+  for (let i = 0; i < 4; i++) {
+    quads[Register.PDPTE0 + i] = ept ? (copy.quads[Field.guestPdpte0 + i] as bigint) : memory.read64(table + 8 * i);
+  }
+}
+
+/** VM entry is "injecting" (SDM §29.7): a valid event other than a pending MTF VM exit. */
+export function isInjecting(identification: number): boolean {
+  if ((identification & EVENT_VALID) === 0) return false;
+  const type = (identification >>> 8) & 7;
+  return type !== EventType.Other || (identification & 0xff) !== 0;
+}
+
+/** Interruptibility, activity state, pending debug exceptions and what else VM entry establishes (SDM §29.3.2.5, §29.7). */
+export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { capabilities, vmx } = p;
+  const { words } = p.cpu;
+  const fields = copy.words;
+  const identification = fields[2 * Field.injectedEventIdentification] as number;
+  const injecting = isInjecting(identification);
+  const type = (identification >>> 8) & 7;
+  const interruptibility = fields[2 * Field.guestInterruptibilityState] as number;
+  const virtualNmis = isOn(copy, capabilities, VIRTUAL_NMIS);
+
+  words[2 * Register.blockingBySti] = injecting ? 0 : interruptibility & 1;
+  words[2 * Register.blockingByMovSs] = injecting ? 0 : (interruptibility >>> 1) & 1;
+  const nmi = (interruptibility >>> 3) & 1;
+  words[2 * Register.blockingByNmi] = virtualNmis ? 0 : nmi;
+  vmx.virtualNmiBlocking = virtualNmis && (nmi === 1 || (injecting && type === EventType.Nmi));
+  words[2 * Register.enclaveInterruption] = (interruptibility >>> 4) & 1;
+  const activity = fields[2 * Field.guestActivityState] as number;
+  words[2 * Register.activityState] = injecting ? 0 : activity;
+  words[2 * Register.pendingDebugExceptions] = keepsPendingDebug(identification, injecting, interruptibility, activity)
+    ? (fields[2 * Field.guestPendingDebugExceptions] as number)
+    : 0;
+  words[2 * Register.monitorArmed] = 0;
+
+  vmx.mtfPending = (identification & EVENT_VALID) !== 0 && !injecting;
+  vmx.injectedEvent = injecting
+    ? {
+        identification,
+        errorCode: fields[2 * Field.injectedEventErrorCode] as number,
+        instructionLength: fields[2 * Field.vmEntryInstructionLength] as number,
+        data: copy.quads[Field.injectedEventData] as bigint,
+      }
+    : undefined;
+  vmx.vpid = isOn(copy, capabilities, ENABLE_VPID) ? (fields[2 * Field.vpid] as number) : 0;
+  vmx.preemptionTimer = isOn(copy, capabilities, PREEMPTION_TIMER)
+    ? {
+        value: fields[2 * Field.vmxPreemptionTimerValue] as number,
+        tsc: p.cpu.quads[Register.IA32_TIME_STAMP_COUNTER] as bigint,
+      }
+    : undefined;
+  vmx.guestDeadline = isOn(copy, capabilities, APIC_TIMER) ? (copy.quads[Field.guestDeadline] as bigint) : 0n;
+  if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
+}
+
+/** SDM §29.7.3: in which cases pending debug exceptions survive VM entry. */
+function keepsPendingDebug(
+  identification: number,
+  injecting: boolean,
+  interruptibility: number,
+  activity: number,
+): boolean {
+  if (!injecting) return activity < 2;
+  const type = (identification >>> 8) & 7;
+  const software = type === EventType.SoftwareInterrupt || type === EventType.SoftwareException;
+  return software && (interruptibility & 2) !== 0;
+}
+
+/** SDM §29.3.2.5: RVI and SVI, PPR virtualization, evaluation of pending virtual interrupts (§32.1.3, §32.2.1). */
+function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { vmx, cpu } = p;
+  const status = copy.words[2 * Field.guestInterruptStatus] as number;
+  vmx.rvi = status & 0xff;
+  vmx.svi = status >>> 8;
+  const address = copy.quads[Field.virtualApicAddress] as bigint;
+  if (!fitsWidth(address, 52)) return;
+  const page = Number(address);
+  const vtpr = cpu.memory.read32(page + VTPR) & 0xff;
+  const vppr = vtpr >>> 4 >= vmx.svi >>> 4 ? vtpr : vmx.svi & 0xf0;
+  cpu.memory.write32(page + VPPR, vppr);
+  vmx.virtualInterruptPending = !isOn(copy, p.capabilities, INTERRUPT_WINDOW) && vmx.rvi >>> 4 > vppr >>> 4;
+}

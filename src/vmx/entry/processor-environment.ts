@@ -1,0 +1,20 @@
+/** The environment of entry checks on a processor of a machine: everything is known. */
+import { bit } from '../../bits/u64.ts';
+import { Register } from '../../cpu/registers.ts';
+import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
+import type { EntryEnvironment } from './check-context.ts';
+
+export function environmentOf(p: VmxProcessor): EntryEnvironment {
+  const { cpu, vmx } = p;
+  return {
+    ia32eMode: () => cpu.ia32eMode,
+    inSmm: () => cpu.words[2 * Register.inSmm] !== 0,
+    traceEnabled: () => bit(cpu.read('IA32_RTIT_CTL'), 0),
+    paePaging: () => cpu.paePaging,
+    cr3: () => cpu.read('CR3'),
+    tmeReduction: () => tmeReduction(p),
+    currentVmcs: () => (vmx.current === undefined ? 0xffff_ffff_ffff_ffffn : BigInt(vmx.current.address)),
+    read32: (address) => cpu.memory.read32(address),
+    read64: (address) => cpu.memory.read64(address),
+  };
+}

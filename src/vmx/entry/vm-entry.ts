@@ -1,0 +1,120 @@
+/**
+ * VM entry after its basic checks (SDM §29.2–§29.6): controls and host state, guest state, loading,
+ * MSR-load area, launch state, event injection. A step starts only when the one before has passed.
+ */
+import { FIELDS, Field } from '../../vmcs/fields.ts';
+import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { LaunchState } from '../../vmcs/region.ts';
+import { controlRef, isOn } from '../effective-controls.ts';
+import { ExitReason } from '../exit/exit-reasons.ts';
+import { failEntry } from '../exit/vm-exit.ts';
+import type { InstructionError } from '../instruction-errors.ts';
+import { loadMsrArea } from '../msr-area.ts';
+import { type Outcome, STOPPED_AT_HAZARD, VM_ENTRY } from '../outcome.ts';
+import { Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
+import type { EntryInstruction } from './basic-checks.ts';
+import type { CheckContext } from './check-context.ts';
+import { loadGuestRegisters, loadNonRegisterState } from './load-guest-state.ts';
+import { usedFields } from './used-fields.ts';
+import { firstFailingCheck } from './verify.ts';
+
+const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
+
+/** A VM entry that ends before any state is loaded. */
+export interface EntryRefused {
+  readonly error: InstructionError;
+}
+
+/**
+ * Performs VM entry with the current VMCS, which is ordinary and in the launch state `instruction`
+ * needs. Answers with the error of VMfailValid, or with what the entry came to.
+ */
+export function enter(
+  p: VmxProcessor,
+  instruction: EntryInstruction,
+  context: CheckContext,
+): Outcome | EntryRefused {
+  const { vmx, active } = p;
+  const copy = active.resident(vmx.current as ProcessorCopy);
+  if (p.hazards.watching && reportBeforeEntry(p, copy, instruction)) return STOPPED_AT_HAZARD;
+  const reduction = tmeReduction(p);
+  if (copy.verifiedReduction !== reduction) {
+    copy.verifiedReduction = reduction;
+    copy.unverified = ALL_UNVERIFIED;
+  }
+  context.examine(copy.words);
+  const failing = firstFailingCheck(copy, context);
+  if (failing !== undefined) {
+    const { consequence } = failing;
+    if (consequence.kind === 'VMfailValid') return { error: consequence.error };
+    return failEntry(p, ExitReason.EntryFailureGuestState, BigInt(consequence.qualification));
+  }
+  if (vmx.machineCheckPending) {
+    vmx.machineCheckPending = false;
+    return failEntry(p, ExitReason.EntryFailureMachineCheck, 0n);
+  }
+  if (isOn(copy, p.capabilities, VMCS_SHADOWING) && activateLink(p, copy, instruction)) return STOPPED_AT_HAZARD;
+
+  vmx.operation = Operation.NonRoot;
+  loadGuestRegisters(p, copy);
+  const count = copy.words[2 * Field.vmEntryMsrLoadCount] as number;
+  if (count !== 0) {
+    const failingEntry = loadMsrArea(p, copy.quads[Field.vmEntryMsrLoadAddress] as bigint, count, 'VM entry');
+    if (failingEntry !== 0) {
+      vmx.link = undefined;
+      return failEntry(p, ExitReason.EntryFailureMsrLoading, BigInt(failingEntry));
+    }
+  }
+  if (instruction === 'VMLAUNCH') {
+    copy.launchState = LaunchState.Launched;
+    active.copyChanged(copy);
+  }
+  loadNonRegisterState(p, copy);
+  vmx.initBlocked = false;
+  p.cpu.updateMode();
+  return VM_ENTRY;
+}
+
+/** "VMCS shadowing": the VMCS at the link pointer becomes active (SDM §27.1); true if the machine stops. */
+function activateLink(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
+  const pointer = copy.quads[Field.vmcsLinkPointer] as bigint;
+  p.vmx.link = undefined;
+  if (pointer === 0xffff_ffff_ffff_ffffn) return false;
+  const address = Number(pointer);
+  if (p.hazards.watching) {
+    const record = p.hazards.region(address);
+    if (record.activeOn >= 0 && record.activeOn !== p.cpu.index) {
+      const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
+      record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`;
+      const stops = p.hazards.report('vmcs.shadow-active-elsewhere', p.cpu.index, instruction, address, detail);
+      if (stops) return true;
+    }
+    record.activeOn = p.cpu.index;
+    p.vmx.link = p.active.activate(address);
+    p.vmx.link.written = record.written;
+    return false;
+  }
+  p.vmx.link = p.active.activate(address);
+  return false;
+}
+
+/** Software-use rules that only an attempt at VM entry can break (SDM §27.11.3); true if the machine stops. */
+function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
+  const { hazards, cpu } = p;
+  const record = hazards.region(copy.address);
+  if (instruction === 'VMLAUNCH') {
+    if (record.launchedOn === cpu.index) {
+      const detail = `the VMCS was cleared and is launched again on CPU ${cpu.index}; VMRESUME would have done`;
+      hazards.report('vmcs.needless-migration', cpu.index, instruction, copy.address, detail);
+    }
+    record.launchedOn = cpu.index;
+  }
+  // Which fields are used depends on the controls, and nothing else can un-write a field.
+  if (copy.unverified === 0) return false;
+  for (const slot of usedFields(p, copy)) {
+    if (copy.written[slot] !== 0) continue;
+    const detail = `${FIELDS[slot]?.name} was never written`;
+    if (hazards.report('vmcs.uninitialised-field', cpu.index, instruction, copy.address, detail)) return true;
+  }
+  return false;
+}

@@ -1,0 +1,49 @@
+/**
+ * Operands of VMX instructions as the caller supplies them. A decoder supplies what the machine code
+ * says; a caller of the API supplies a value, or says that the operand is a register or that its
+ * access faults, so that the order of the manual's checks can be observed.
+ */
+import { fault, type Outcome } from '../outcome.ts';
+
+/** A memory operand: its value, a register in its place (#UD), or the fault that accessing it raises. */
+export type MemoryOperand =
+  | bigint
+  | { readonly kind: 'register' }
+  | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined };
+
+/** The register form of an instruction that needs a memory operand. */
+export const REGISTER_FORM: MemoryOperand = { kind: 'register' };
+
+/** An operand whose access raises exception `vector`. */
+export function faultingOperand(vector: number, errorCode?: number): MemoryOperand {
+  return { kind: 'fault', vector, errorCode };
+}
+
+export function isRegisterForm(operand: MemoryOperand): boolean {
+  return typeof operand !== 'bigint' && operand.kind === 'register';
+}
+
+/** The fault that accessing `operand` raises, if any. */
+export function accessFault(operand: MemoryOperand): Outcome | undefined {
+  return typeof operand !== 'bigint' && operand.kind === 'fault' ? fault(operand.vector, operand.errorCode) : undefined;
+}
+
+/** What the VM exit of a VMX instruction reports about its encoding (SDM §30.2.1, §30.2.5). */
+export interface InstructionForm {
+  /** 1–15 bytes. */
+  readonly length: number;
+  /** Displacement of the memory operand, sign-extended; 0 for a register operand. */
+  readonly displacement: bigint;
+  /** VM-exit instruction-information field. */
+  readonly information: number;
+}
+
+/** What the API assumes where the caller says nothing: `[RAX]` with 64-bit addressing, no prefixes. */
+export const DEFAULT_MEMORY_FORM: InstructionForm = {
+  length: 4,
+  displacement: 0n,
+  // Address size 64 bits, segment DS, no index, base RAX.
+  information: (2 << 7) | (3 << 15) | (1 << 22),
+};
+
+export const NO_OPERAND_FORM: InstructionForm = { length: 3, displacement: 0n, information: 0 };

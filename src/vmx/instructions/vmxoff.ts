@@ -1,0 +1,43 @@
+/** VMXOFF: leave VMX operation (SDM §33.3, §27.11.1). Dual-monitor treatment is not supported, so it always can. */
+import { Register } from '../../cpu/registers.ts';
+import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome.ts';
+import { Operation, type VmxProcessor } from '../vmx-state.ts';
+import { isUndefined, vmSucceed } from './conventions.ts';
+import { exitFrom } from './exits.ts';
+import type { InstructionForm } from './operands.ts';
+
+export function vmxoff(p: VmxProcessor, form: InstructionForm): Outcome {
+  const { cpu, vmx } = p;
+  if (isUndefined(p)) return FAULT_UD;
+  if (vmx.operation === Operation.NonRoot) return exitFrom(p, 'VMXOFF', form);
+  if (cpu.cpl > 0) return FAULT_GP0;
+  if (abandonActive(p, 'vmcs.left-active', 'VMXOFF')) return STOPPED_AT_HAZARD;
+  p.hazards.clearVmxonOwner(vmx.vmxonPointer, cpu.index);
+  vmx.leave();
+  cpu.words[2 * Register.monitorArmed] = 0;
+  cpu.epoch++;
+  return vmSucceed(p);
+}
+
+/** Reports every VMCS that is still active, then loses the data the processor holds of them. */
+export function abandonActive(
+  p: VmxProcessor,
+  id: 'vmcs.left-active' | 'vmcs.power-removed',
+  instruction: string,
+): boolean {
+  const { hazards, cpu } = p;
+  const addresses = p.active.addresses();
+  if (hazards.watching) {
+    for (const address of addresses) {
+      const detail = `the VMCS is still active on CPU ${cpu.index}; data not written back are lost`;
+      if (hazards.report(id, cpu.index, instruction, address, detail)) return true;
+    }
+    for (const address of addresses) {
+      const record = hazards.region(address);
+      if (record.activeOn === cpu.index) record.activeOn = -1;
+      record.corrupted = `it was active on CPU ${cpu.index} at ${instruction}`;
+    }
+  }
+  p.active.abandon();
+  return false;
+}

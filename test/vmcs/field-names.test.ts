@@ -1,0 +1,92 @@
+import { describe, expect, it } from 'vitest';
+import { FIELD_ALIASES, findField, searchFields } from '../../src/vmcs/field-names.ts';
+import { FIELDS } from '../../src/vmcs/fields.ts';
+import { readTsv } from '../support/tsv.ts';
+
+const FOUNDING = readTsv('founding-names.tsv', import.meta.url, 4) as [string, string, string, string][];
+const ALIASES = readTsv('aliases.tsv', import.meta.url, 8);
+
+/** Every alias with the encodings that go by it. */
+const byAlias = new Map<string, Set<number>>();
+for (const [encoding, , ...names] of ALIASES) {
+  for (const name of names.filter((n) => n !== '-')) {
+    byAlias.set(name, (byAlias.get(name) ?? new Set()).add(Number(encoding)));
+  }
+}
+
+describe('the names this project began from', () => {
+  it('are 169', () => expect(FOUNDING).toHaveLength(169));
+
+  it.each(FOUNDING)('%s, printed with %s, is %s %s', (printed, _, encoding, correct) => {
+    const reference = findField(printed);
+    expect(reference?.encoding).toBe(Number(encoding));
+    expect(reference?.access).toBe(Number(encoding) & 1 ? 'high' : 'full');
+    expect(findField(encoding)).toEqual(reference);
+    expect(findField(Number(encoding))).toEqual(reference);
+    if (correct !== '') expect(findField(correct)).toEqual(reference);
+  });
+});
+
+describe('names in the manual and in other software', () => {
+  it.each([...byAlias].filter(([, encodings]) => encodings.size === 1))('%s', (alias, encodings) => {
+    expect(findField(alias)?.encoding).toBe([...encodings][0]);
+  });
+
+  it('leads an ambiguous name to one of the fields that go by it', () => {
+    for (const [alias, encodings] of byAlias) {
+      expect([...encodings], alias).toContain(findField(alias)?.encoding);
+    }
+  });
+
+  it.each(FIELDS.map((f) => [f.key, f] as const))('%s by its identifier, name and encoding', (key, field) => {
+    for (const query of [key, field.name, field.name.toUpperCase(), key.replace(/([A-Z])/g, '_$1')]) {
+      expect(findField(query)?.field, query).toBe(field);
+    }
+    expect(findField(`0x${field.encoding.toString(16)}`)?.field).toBe(field);
+    expect(findField(`${field.encoding.toString(16).toUpperCase()}H`)?.field).toBe(field);
+  });
+
+  it('asks for the high half with a suffix, of 64-bit fields only', () => {
+    for (const field of FIELDS) {
+      for (const name of [field.key, field.name, ...FIELD_ALIASES[field.key]]) {
+        const reference = findField(`${name.replace(/_FULL$/, '')}_high`);
+        if (field.highEncoding === undefined) expect(reference, name).toBeUndefined();
+        else expect(reference?.access, name).toBe('high');
+      }
+    }
+    expect(findField('guestIa32Pat_high')).toMatchObject({ encoding: 0x2805, access: 'high' });
+    expect(findField('VMX_VMCS64_CTRL_TSC_OFFSET_HIGH')).toMatchObject({ encoding: 0x2011 });
+  });
+
+  it('does not let an alias hide the name of another field', () => {
+    for (const field of FIELDS) expect(findField(field.name)?.field, field.name).toBe(field);
+  });
+
+  it('reads the short name in parentheses', () => {
+    expect(findField('EPTP')?.encoding).toBe(0x201a);
+    expect(findField('eoi_exit2')?.encoding).toBe(0x2020);
+    expect(findField('HLATP_high')?.encoding).toBe(0x2041);
+  });
+
+  it.each(['', '   ', 'no such field', '0x', '0x681f', '1000h', '681e6h', '0x100006402', 'guestRip_high'])(
+    'finds nothing for %j',
+    (query) => expect(findField(query)).toBeUndefined(),
+  );
+});
+
+describe('search', () => {
+  it('finds every field with a part of a name', () => {
+    expect(searchFields('vmcs link').map((f) => f.key)).toEqual(['vmcsLinkPointer']);
+    expect(searchFields('PDPTE')).toHaveLength(4);
+    expect(searchFields('idt-vectoring').map((f) => f.key)).toEqual([
+      'originalEventIdentification',
+      'originalEventErrorCode',
+    ]);
+  });
+
+  it('finds nothing for nothing', () => {
+    expect(searchFields('')).toEqual([]);
+    expect(searchFields('–')).toEqual([]);
+    expect(searchFields('zzz')).toEqual([]);
+  });
+});
