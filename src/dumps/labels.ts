@@ -2,7 +2,7 @@
  * Labels of a dump and the values behind them, as templates: label`RSP =${h16('guestRsp')}`. A label
  * is found anywhere in the stream; the values behind its first one may be missing.
  */
-import { type FieldName, Field, fieldOf } from '../vmcs/fields.ts';
+import { Field, type FieldName, fieldOf } from '../vmcs/fields.ts';
 import { type Token, type TokenStream, words } from './tokens.ts';
 import { DumpError, quoted } from './vmcs-image.ts';
 
@@ -117,7 +117,12 @@ export function matchLabel(stream: TokenStream, { parts }: Label): Match | undef
     at += value.length;
     notes.push(...value.notes);
     if (value.digits !== undefined) {
-      reads.push({ name: part.name, value: BigInt(`0x${value.digits}`), line: token.line, source: token.source });
+      reads.push({
+        name: part.name,
+        value: BigInt(`0x${value.digits}`),
+        line: token.line,
+        source: token.source,
+      });
     }
   }
   return { reads, length: at, notes };
@@ -131,6 +136,9 @@ interface Value {
 
 function readValue(stream: TokenStream, at: number, hole: Hole, name: string): Value {
   const token = stream.peek(at) as Token;
+  const next = stream.peek(at + 1);
+  const cut = { length: 1, notes: [`line ${token.line}: the text ends within the value of ${name}`] };
+  if (!next && token.text.toLowerCase() === '0x') return cut;
   const digits = hexDigits(token.text);
   if (digits === undefined) {
     const longNumber = token.text.length > 40 && /^(?:0x)?[0-9a-f]{38}/i.test(token.text);
@@ -145,10 +153,7 @@ function readValue(stream: TokenStream, at: number, hole: Hole, name: string): V
   }
   if (digits.length >= hole.digits) return { digits, length: 1, notes: [] };
 
-  const next = stream.peek(at + 1);
-  if (!next) {
-    return { length: 1, notes: [`line ${token.line}: the text ends within the value of ${name}`] };
-  }
+  if (!next) return cut;
   const joined = digits + next.text;
   if (next.first && joined.length === hole.digits && hexDigits(joined) !== undefined) {
     return { digits: joined, length: 2, notes: [] };

@@ -1,6 +1,6 @@
 /**
  * From the text of a log or a mail to the lines that were printed: quoted-printable, terminal colours,
- * NULs, mail quoting and log prefixes go. Every pattern looks at a bounded piece of the line, so that
+ * mail quoting and log prefixes go. Every pattern looks at a bounded piece of the line, so that
  * a line may have any length. Line numbers stay those of the original text.
  */
 
@@ -111,13 +111,11 @@ function* quotedPrintableLines(text: string): Generator<LogLine> {
 
 /** The lines of a text as they were printed. */
 export function* logLines(text: string): Generator<LogLine> {
-  const unpadded = text.includes('\0') ? text.replaceAll('\0', '') : text;
-  const lines = isQuotedPrintable(unpadded) ? quotedPrintableLines(unpadded) : rawLines(unpadded);
+  const lines = isQuotedPrintable(text) ? quotedPrintableLines(text) : rawLines(text);
   for (const line of lines) {
     const plain = line.text.includes(ESCAPE) ? line.text.replaceAll(COLOURS, '') : line.text;
     // A lone CR is what an overwritten terminal line leaves.
     if (!plain.includes('\r')) yield { text: stripPrefixes(plain), number: line.number };
-    else
-      for (const part of plain.split('\r')) yield { text: stripPrefixes(part), number: line.number };
+    else for (const part of plain.split('\r')) yield { text: stripPrefixes(part), number: line.number };
   }
 }

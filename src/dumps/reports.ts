@@ -2,9 +2,10 @@
  * The lines by which hypervisors say how a VM entry ended, beside or instead of a dump. A line that
  * only looks like one is no error: it reports nothing.
  */
+
+import { hex } from '../bits/u64.ts';
 import type { FieldName } from '../vmcs/fields.ts';
 import { ExitReasonBit } from '../vmcs/formats.ts';
-import { hex } from '../bits/u64.ts';
 import type { TokenStream } from './tokens.ts';
 import { quoted, type Reported } from './vmcs-image.ts';
 
@@ -100,7 +101,9 @@ export function reportedBy(
       notes.push(`the exit reason ${hex(reason)} in the dump is left from an earlier VM exit`);
     }
     if (reported.exitReason !== undefined && reason !== undefined && BigInt(reported.exitReason) !== reason) {
-      notes.push(`line ${line} reports exit reason ${hex(reported.exitReason)}, the dump holds ${hex(reason)}`);
+      notes.push(
+        `line ${line} reports exit reason ${hex(reported.exitReason)}, the dump holds ${hex(reason)}`,
+      );
     } else if (reported.exitReason !== undefined && qualification !== undefined) {
       reported.exitQualification ??= qualification;
     }

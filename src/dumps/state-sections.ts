@@ -3,9 +3,10 @@
  * and Xen print them. The same labels stand in several sections, so a value belongs to the section
  * whose header came last. Words that are no label of the section are passed over.
  */
-import { type FieldName, Field } from '../vmcs/fields.ts';
+
 import { hex } from '../bits/u64.ts';
-import { type Label, type LabelTable, matchLabel, type Match, type Read } from './labels.ts';
+import { Field, type FieldName } from '../vmcs/fields.ts';
+import { type Label, type LabelTable, type Match, matchLabel, type Read } from './labels.ts';
 import { matchReport, type Report } from './reports.ts';
 import { TokenStream } from './tokens.ts';
 import { DumpError, type MsrLists } from './vmcs-image.ts';
@@ -18,6 +19,8 @@ const HEADERS = new Map<string, Section>([
   ['Control', 'control'],
 ]);
 const MOST_NOTES = 12;
+/** More than IA32_VMX_MISC can recommend. */
+const MOST_MSRS = 4096;
 
 /** One dump as far as it has been read. */
 export class SectionDump {
@@ -33,8 +36,8 @@ export class SectionDump {
   after: Report | undefined;
   #openList: keyof MsrLists | undefined;
   #notesLeftOut = 0;
-  #foreign: number[] = [];
-  #pendingForeign: number[] = [];
+  readonly #foreign = { first: 0, count: 0 };
+  readonly #pendingForeign = { first: 0, count: 0 };
 
   constructor(line: number) {
     this.firstLine = line;
@@ -53,7 +56,11 @@ export class SectionDump {
 
   take(match: Match, line: number): void {
     this.lastLine = line;
-    this.#foreign.push(...this.#pendingForeign.splice(0));
+    if (this.#pendingForeign.count > 0) {
+      if (this.#foreign.count === 0) this.#foreign.first = this.#pendingForeign.first;
+      this.#foreign.count += this.#pendingForeign.count;
+      this.#pendingForeign.count = 0;
+    }
     for (const note of match.notes) this.note(note);
     for (const read of match.reads) {
       if (read.name.startsWith('~msr')) this.#takeMsr(read);
@@ -79,7 +86,7 @@ export class SectionDump {
 
   #takeMsr(read: Read): void {
     const list = this.#openList && this.msrLists[this.#openList];
-    if (!list) return;
+    if (!list || list.length > MOST_MSRS) return;
     if (read.name === '~msr') list.push({ index: Number(read.value), reserved: 0, data: 0n });
     const last = list.at(-1);
     if (read.name === '~msrValue' && last) last.data = read.value;
@@ -87,7 +94,7 @@ export class SectionDump {
 
   /** A line within the dump that holds no label. */
   passOver(line: number): void {
-    if (this.#pendingForeign.length < 1000) this.#pendingForeign.push(line);
+    if (this.#pendingForeign.count++ === 0) this.#pendingForeign.first = line;
   }
 
   /** Says what is missing. */
@@ -100,21 +107,18 @@ export class SectionDump {
     if (!this.complete && this.sections.has('control')) {
       this.notes.push(`the dump is cut off after line ${this.lastLine}: the rest is unknown`);
     }
-    const [foreign] = this.#foreign;
-    if (foreign !== undefined) {
-      const count = this.#foreign.length;
-      this.notes.push(
-        count === 1
-          ? `line ${foreign} is no part of the dump and was passed over`
-          : `${count} lines are no part of the dump and were passed over, line ${foreign} the first`,
-      );
+    const { first, count } = this.#foreign;
+    if (count === 1) this.notes.push(`line ${first} was not understood and passed over`);
+    if (count > 1) {
+      this.notes.push(`${count} lines were not understood and passed over, line ${first} the first`);
     }
     if (this.#notesLeftOut > 0) this.notes.push(`${this.#notesLeftOut} more notes of this kind are left out`);
   }
 
   get values(): Map<FieldName, bigint> {
     const values = new Map<FieldName, bigint>();
-    for (const { name, value } of this.reads.values()) if (name in Field) values.set(name as FieldName, value);
+    for (const { name, value } of this.reads.values())
+      if (name in Field) values.set(name as FieldName, value);
     return values;
   }
 }
@@ -157,19 +161,26 @@ export function findSections(text: string, tables: SectionTables): Found | undef
   let dump: SectionDump | undefined;
   let section: Section | undefined;
   let previous: string | undefined;
-  let lineHasLabel = true;
   let line = 0;
+  let foreign = false;
+  let hasLabel = true;
+
+  const labelled = (length: number) => {
+    line = stream.peek(length - 1)?.line ?? line;
+    foreign = false;
+    hasLabel = true;
+  };
 
   for (let token = stream.peek(); token; token = stream.peek()) {
     if (token.line !== line) {
-      if (!lineHasLabel) dump?.passOver(line);
+      if (foreign && !hasLabel) dump?.passOver(line);
       line = token.line;
-      lineHasLabel = false;
+      foreign = false;
+      hasLabel = false;
     }
     const header = headerAt(stream, previous);
     previous = token.text;
     if (header) {
-      lineHasLabel = true;
       if (!dump && header !== 'guest') {
         const missing = SECTIONS[SECTIONS.indexOf(header) - 1] as Section;
         const beginning = headless[missing];
@@ -187,30 +198,24 @@ export function findSections(text: string, tables: SectionTables): Found | undef
       dump.sections.add(header);
       dump.lastLine = token.line;
       section = header;
+      labelled(2);
       stream.advance(2);
       continue;
     }
     const report = matchReport(stream);
     if (report) {
       choice.report(report);
-      lineHasLabel = true;
+      hasLabel = true;
     }
-    let length = 0;
-    if (dump && section) length = takeLabel(stream, tables, section, dump);
+    let length = dump && section ? takeLabel(stream, tables, section, dump) : 0;
     for (const [name, beginning] of Object.entries(headless)) {
       length = Math.max(length, takeLabel(stream, tables, name as Section, beginning));
     }
-    if (length > 0) lineHasLabel = true;
+    if (length > 0) labelled(length);
+    else foreign ||= !/^\*+$/.test(token.text);
     stream.advance(Math.max(length, 1));
-    if (length > 0) line = Math.max(line, stream.peek()?.line === undefined ? line : lineOf(stream, line));
   }
   return choice.made();
-}
-
-/** A wrapped line goes on where its label does: that line is no foreign one. */
-function lineOf(stream: TokenStream, line: number): number {
-  const next = stream.peek();
-  return next && !next.first ? next.line : line;
 }
 
 function takeLabel(stream: TokenStream, tables: SectionTables, section: Section, dump: SectionDump): number {

@@ -92,8 +92,9 @@ export function regionFormat(
     offsets,
     launchStateOffset: downwards ? DATA_OFFSET : DATA_OFFSET + 4,
     launchStateValues: {
+      // Bit 31 keeps both apart from memory that was never written.
       clear: (0xc1ea_0000 ^ revision) >>> 0,
-      launched: (0x1a7c_0000 ^ revision) >>> 0,
+      launched: (0x9a7c_0000 ^ revision) >>> 0,
     },
   };
 }

@@ -5,6 +5,7 @@
  */
 import { Prng } from '../bits/prng.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
+import { FIELD_COUNT } from '../vmcs/fields.ts';
 import type { RegionFormat } from '../vmcs/layout.ts';
 import { type FlushPolicy, ProcessorCopy } from '../vmcs/processor-copy.ts';
 import { LaunchState, storeField, writeLaunchState } from '../vmcs/region.ts';
@@ -51,6 +52,11 @@ export class ActiveSet {
 
   get size(): number {
     return this.#copies.size;
+  }
+
+  /** Bytes a processor holds for one active VMCS: field data and a byte a field that tells whether it was written. */
+  get bytesPerVmcs(): number {
+    return FIELD_COUNT * (8 + 1);
   }
 
   /** Addresses of the active VMCSs, in the order in which they became active. */

@@ -91,7 +91,9 @@ describe('event identification (SDM Tables 27-18, 27-20, 27-21)', () => {
           nested: flag,
           valid: flag,
         }),
-        (event) => expect(decodeEvent(encodeEvent(event))).toEqual(event),
+        (event) => {
+          expect(decodeEvent(encodeEvent(event))).toEqual(event);
+        },
       ),
     );
   });

@@ -63,9 +63,9 @@ describe('region formats', () => {
 
   it('follow from the revision alone', () => {
     fc.assert(
-      fc.property(revision, (r) =>
-        expect(regionFormat(r, 4096, everything)).toEqual(regionFormat(r, 4096, everything)),
-      ),
+      fc.property(revision, (r) => {
+        expect(regionFormat(r, 4096, everything)).toEqual(regionFormat(r, 4096, everything));
+      }),
       { numRuns: 20 },
     );
   });
@@ -77,11 +77,11 @@ describe('region formats', () => {
     expect(new Set(formats.map((f) => f.launchStateValues.clear)).size).toBe(revisions.length);
   });
 
-  it('tell a region that VMCLEAR initialised from zeros, from ones and from a launched one', () => {
+  it('tell a clear launch state from a launched one and from memory never written', () => {
     fc.assert(
       fc.property(revision, (r) => {
         const { clear, launched } = regionFormat(r, 4096, everything).launchStateValues;
-        expect(new Set([clear, launched, 0, 0xffff_ffff]).size).toBe(4);
+        expect(new Set([clear, launched, 0]).size).toBe(3);
       }),
     );
   });

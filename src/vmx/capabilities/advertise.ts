@@ -77,7 +77,9 @@ export function advertise(
   };
   const remove = (id: ControlId) => {
     const control = CONTROLS.find((c) => c.id === id) as (typeof CONTROLS)[number];
-    if ((settings[control.group].must1 & control.mask) === 0n) settings[control.group].may1 &= ~control.mask;
+    // A default1 control may always be 1: software that knows no TRUE MSR leaves it so (§A.2).
+    const kept = settings[control.group].must1 | CONTROL_GROUPS[control.group].default1;
+    settings[control.group].may1 &= ~control.mask | kept;
   };
   for (const { id } of CONTROLS) {
     const status = CONTROL_STATUS.get(id);
@@ -88,7 +90,7 @@ export function advertise(
     for (const [id, ...needs] of CONTROL_NEEDS) {
       if (available(id) && !needs.every(available)) {
         remove(id);
-        again = true;
+        if (!available(id)) again = true;
       }
     }
   }

@@ -172,7 +172,11 @@ const BROADWELL = silicon(
     IA32_VMX_TRUE_ENTRY_CTLS: 0x0000_ffff_0000_11fbn,
     IA32_VMX_VMFUNC: 1n,
   },
-  [NO_DUMP_OF_VMFUNC, NO_SPEC_CTRL_YET],
+  [
+    NO_DUMP_OF_VMFUNC,
+    NO_SPEC_CTRL_YET,
+    'CPUID: that of a Core i7-5600U, which has the same signature, but without RTM',
+  ],
 );
 
 const SKYLAKE_X = silicon(

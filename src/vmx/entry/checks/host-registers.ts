@@ -26,9 +26,9 @@ import { canonical, INTEL_64, reservedZero, zero } from './requirements.ts';
 
 const check = checksOf('29.2.2', INVALID_HOST_STATE);
 
-const BIT = (position: number) => 1n << BigInt(position);
+const one = (position: number) => 1n << BigInt(position);
 
-const CD_NW = BIT(CR0.CD) | BIT(CR0.NW);
+const CD_NW = one(CR0.CD) | one(CR0.NW);
 
 /** Fixed bits that VM entry holds the host to: CD and NW of CR0 are never checked. */
 function fixed(c: CheckContext, register: 'CR0' | 'CR4'): { must1: bigint; may1: bigint } {
@@ -51,7 +51,7 @@ const LAM_U57_U48 = mask(62, 61);
  */
 function cr3Reserved(c: CheckContext): bigint {
   const beyond = mask(63, c.addressWidth);
-  return c.features.cr4Bits & BIT(CR4.LAM_SUP) ? beyond & ~LAM_U57_U48 : beyond;
+  return c.features.cr4Bits & one(CR4.LAM_SUP) ? beyond & ~LAM_U57_U48 : beyond;
 }
 
 /** A PAT with UC in place of each byte that is no memory type. */
@@ -106,7 +106,7 @@ export const HOST_REGISTERS = {
       when: [condition('host CR4.CET is 1', ['hostCr4'], (c) => c.bit('hostCr4', CR4.CET))],
       fields: ['hostCr0'],
       holds: (c) => c.bit('hostCr0', CR0.WP),
-      fix: (c) => raise(c, 'hostCr0', BIT(CR0.WP)),
+      fix: (c) => raise(c, 'hostCr0', one(CR0.WP)),
     }),
     check('host.cr3.width', {
       rule: 'Host CR3: no bit beyond the physical-address width is 1 (LAM bits apart, where supported).',
@@ -117,7 +117,7 @@ export const HOST_REGISTERS = {
     check('host.cr3.bit63', {
       rule: 'Host CR3: bit 63 is 0, even with host CR4.PCIDE.',
       when: [INTEL_64],
-      ...zero('hostCr3', BIT(63)),
+      ...zero('hostCr3', one(63)),
     }),
     ...SYSENTER.map(([id, name, field]) =>
       check(id, { rule: `Host ${name} is canonical.`, when: [INTEL_64], ...canonical(field) }),
@@ -147,8 +147,8 @@ export const HOST_REGISTERS = {
         holds: (c) => c.bit('hostIa32Efer', EFER[name]) === c.control('exit.hostAddressSpaceSize'),
         fix: (c) =>
           c.control('exit.hostAddressSpaceSize')
-            ? raise(c, 'hostIa32Efer', BIT(EFER[name]))
-            : clear(c, 'hostIa32Efer', BIT(EFER[name])),
+            ? raise(c, 'hostIa32Efer', one(EFER[name]))
+            : clear(c, 'hostIa32Efer', one(EFER[name])),
       }),
     ),
     check('host.s-cet.reserved', {
@@ -161,7 +161,7 @@ export const HOST_REGISTERS = {
       when: [on('exit.loadCetState')],
       fields: ['hostIa32SCet'],
       holds: (c) => cetTrackerConsistent(c.value('hostIa32SCet')),
-      fix: (c) => clear(c, 'hostIa32SCet', BIT(10)),
+      fix: (c) => clear(c, 'hostIa32SCet', one(10)),
     }),
     check('host.ssp.align', {
       rule: 'Host SSP: bits 1:0 are 0.',

@@ -1,0 +1,451 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { U64_MAX } from '../../src/bits/u64.ts';
+import type { CpuidFeatures } from '../../src/cpu/cpuid.ts';
+import { MSRS, type MsrAccess, msrRow } from '../../src/cpu/msr-catalogue.ts';
+import { checkMsrWrite, IA32_EFER_INDEX, IA32_FEATURE_CONTROL, IA32_RTIT_CTL } from '../../src/cpu/msrs.ts';
+import { PhysicalMemory } from '../../src/cpu/physical-memory.ts';
+import { Processor } from '../../src/cpu/processor.ts';
+import { Register } from '../../src/cpu/registers.ts';
+import { NO_VMX, type VmxPort } from '../../src/cpu/vmx-port.ts';
+import { findProfile, PROFILES } from '../../src/vmx/capabilities/profiles.ts';
+
+const FULL = findProfile('full')!.features;
+
+function processor(features: Partial<CpuidFeatures> = {}, port: Partial<VmxPort> = {}): Processor {
+  const cpu = new Processor(0, { ...FULL, ...features }, new PhysicalMemory());
+  cpu.vmxPort = { ...NO_VMX, ...port };
+  return cpu;
+}
+
+const at = (...positions: number[]) => positions.reduce((m, p) => m | (1n << BigInt(p)), 0n);
+/** Not canonical, even with 57 bits. */
+const WILD = 0x0100_0000_0000_0000n;
+/** Canonical with 57 bits and not with 48. */
+const LA57 = 0x0080_0000_0000_0000n;
+const PAGE = 0x1000n;
+const R: MsrAccess = 'reserved-bit';
+const C: MsrAccess = 'not-canonical';
+const B: MsrAccess = 'bad-value';
+
+/** By MSR, on a processor that has everything: values WRMSR takes, and values it refuses. */
+const RULES: readonly (readonly [name: string, index: number, good: bigint[], bad: [bigint, MsrAccess][]])[] =
+  [
+    ['IA32_TIME_STAMP_COUNTER', 0x10, [0n, U64_MAX], []],
+    [
+      'IA32_APIC_BASE',
+      0x1b,
+      [0xfee0_0900n, at(10, 11), 0xf_ffff_ffff_f000n],
+      [
+        [at(0), R],
+        [at(7), R],
+        [at(9), R],
+        [at(52), R],
+      ],
+    ],
+    [
+      'IA32_SPEC_CTRL',
+      0x48,
+      [0n, at(0, 1, 2, 3, 4, 5, 6, 7, 8, 10)],
+      [
+        [at(9), R],
+        [at(11), R],
+        [at(32), R],
+      ],
+    ],
+    ['IA32_SYSENTER_CS', 0x174, [0x10n, 0xffff_ffffn, at(32), at(63)], []],
+    ['IA32_SYSENTER_ESP', 0x175, [0n, LA57, U64_MAX], [[WILD, C]]],
+    ['IA32_SYSENTER_EIP', 0x176, [0n, LA57, U64_MAX], [[WILD, C]]],
+    [
+      'IA32_MISC_ENABLE',
+      0x1a0,
+      [0x85_0089n, at(34)],
+      [
+        [at(1), R],
+        [at(63), R],
+      ],
+    ],
+    [
+      'IA32_DEBUGCTL',
+      0x1d9,
+      [at(0, 1, 2), at(6, 7, 8, 9, 10, 11, 12, 14, 15)],
+      [
+        [at(3), R],
+        [at(5), R],
+        [at(16), R],
+        [at(63), R],
+      ],
+    ],
+    [
+      'IA32_PAT',
+      0x277,
+      [0x0007_0406_0007_0406n, 0x0105_0706_0400_0607n],
+      [
+        [0x02n, B],
+        [0x0300n, B],
+        [0x08n << 56n, B],
+        [0xffn << 16n, B],
+      ],
+    ],
+    [
+      'IA32_PERF_GLOBAL_CTRL',
+      0x38f,
+      [0n, at(48, 35, 32, 7, 0)],
+      [
+        [at(8), R],
+        [at(36), R],
+        [at(31), R],
+        [at(47), R],
+        [at(49), R],
+      ],
+    ],
+    [
+      'IA32_RTIT_CTL',
+      0x570,
+      [at(0, 13), at(27, 31, 32, 47, 55, 56)],
+      [
+        [at(18), R],
+        [at(23), R],
+        [at(28), R],
+        [at(30), R],
+        [at(48), R],
+        [at(54), R],
+        [at(57), R],
+      ],
+    ],
+    ...([0x6a0, 0x6a2] as const).map((index): (typeof RULES)[number] => [
+      index === 0x6a0 ? 'IA32_U_CET' : 'IA32_S_CET',
+      index,
+      [0x3fn, at(10), at(11), LA57 | 0x3fn],
+      [
+        [at(6), R],
+        [at(9), R],
+        [at(10, 11), B],
+        [WILD, C],
+      ],
+    ]),
+    ...[0, 1, 2, 3].map((level): (typeof RULES)[number] => [
+      `IA32_PL${level}_SSP`,
+      0x6a4 + level,
+      [4n, 8n, LA57],
+      [
+        [1n, R],
+        [2n, R],
+        [WILD, C],
+      ],
+    ]),
+    ['IA32_INTERRUPT_SSP_TABLE_ADDR', 0x6a8, [1n, LA57], [[WILD, C]]],
+    ['IA32_TSC_DEADLINE', 0x6e0, [0n, U64_MAX], []],
+    ['IA32_PKRS', 0x6e1, [0xffff_ffffn], [[at(32), R]]],
+    ['IA32_TME_ACTIVATE', 0x982, [3n], []],
+    ['IA32_UINTR_MISC', 0x988, [0xff_ffff_ffffn], [[at(40), R]]],
+    [
+      'IA32_BNDCFGS',
+      0xd90,
+      [3n, LA57 | PAGE],
+      [
+        [at(2), R],
+        [at(11), R],
+        [WILD, C],
+      ],
+    ],
+    [
+      'IA32_XSS',
+      0xda0,
+      [at(8, 11, 12, 14, 15)],
+      [
+        [at(0), R],
+        [at(7), R],
+        [at(9), R],
+        [at(17), R],
+      ],
+    ],
+    [
+      'IA32_LBR_CTL',
+      0x14ce,
+      [at(0, 3, 16, 22)],
+      [
+        [at(4), R],
+        [at(15), R],
+        [at(23), R],
+      ],
+    ],
+    ...[0, 1, 2, 3].map((level): (typeof RULES)[number] => [
+      `IA32_FRED_RSP${level}`,
+      0x1cc + level,
+      [0x40n, LA57],
+      [
+        [0x20n, R],
+        [1n, R],
+        [WILD, C],
+      ],
+    ]),
+    ['IA32_FRED_STKLVLS', 0x1d0, [U64_MAX], []],
+    ...[1, 2, 3].map((level): (typeof RULES)[number] => [
+      `IA32_FRED_SSP${level}`,
+      0x1d0 + level,
+      [8n, LA57],
+      [
+        [4n, R],
+        [WILD, C],
+      ],
+    ]),
+    [
+      'IA32_FRED_CONFIG',
+      0x1d4,
+      [0x3n, at(3, 6, 8, 9, 10), LA57 | PAGE],
+      [
+        [at(2), R],
+        [at(4), R],
+        [at(5), R],
+        [at(11), R],
+        [WILD, C],
+      ],
+    ],
+    [
+      'IA32_EFER',
+      0xc000_0080,
+      [0n, at(0, 8, 10, 11)],
+      [
+        [at(1), R],
+        [at(9), R],
+        [at(12), R],
+        [at(63), R],
+      ],
+    ],
+    ['IA32_STAR', 0xc000_0081, [U64_MAX], []],
+    ['IA32_LSTAR', 0xc000_0082, [LA57], [[WILD, C]]],
+    ['IA32_CSTAR', 0xc000_0083, [LA57], [[WILD, C]]],
+    ['IA32_FMASK', 0xc000_0084, [0x4_7700n, at(32), at(63)], []],
+    ['FS.base', 0xc000_0100, [LA57, U64_MAX], [[WILD, C]]],
+    ['GS.base', 0xc000_0101, [LA57, U64_MAX], [[WILD, C]]],
+    ['IA32_KERNEL_GS_BASE', 0xc000_0102, [LA57, U64_MAX], [[WILD, C]]],
+    ['IA32_TSC_AUX', 0xc000_0103, [0xffff_ffffn], [[at(32), R]]],
+  ];
+
+describe('every MSR of the catalogue', () => {
+  it('has a rule here', () => {
+    expect(RULES.map(([, index]) => index).sort()).toEqual(MSRS.map((row) => row.index).sort());
+    expect(new Set(MSRS.map((row) => row.slot)).size).toBe(MSRS.length);
+  });
+
+  it.each(RULES)('%s', (name, index, good, bad) => {
+    expect(msrRow(index)).toMatchObject({ index, name });
+    const cpu = processor();
+    const stored = ['IA32_SYSENTER_CS', 'IA32_FMASK'].includes(name) ? 0xffff_ffffn : U64_MAX;
+    const lma = name === 'IA32_EFER' ? at(10) : 0n;
+    for (const value of good) {
+      expect(cpu.writeMsr(index, value), `0x${value.toString(16)}`).toBe('ok');
+      expect(cpu.readMsr(index)).toBe(value & stored & ~lma);
+    }
+    const before = cpu.quads.slice();
+    for (const [value, why] of bad) {
+      expect(cpu.writeMsr(index, value), `0x${value.toString(16)}`).toBe(why);
+      expect(cpu.quads).toEqual(before);
+    }
+  });
+
+  it.each(MSRS.map((row) => [row.name, row] as const))('%s takes no reserved bit', (_, row) => {
+    fc.assert(
+      fc.property(fc.bigInt(0n, U64_MAX), (value) => {
+        const reserved = row.reserved(FULL);
+        expect(processor().writeMsr(row.index, value & ~reserved)).not.toBe('reserved-bit');
+        if ((value & reserved) !== 0n) expect(processor().writeMsr(row.index, value)).toBe('reserved-bit');
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  it('does not exist if there is no row for it', () => {
+    const cpu = processor();
+    for (const index of [0x11, 0x9b, 0x9e, 0x79, 0x2ff, 0xc000_0085, 0xffff_ffff]) {
+      expect(cpu.readMsr(index)).toBeUndefined();
+      expect(cpu.writeMsr(index, 0n)).toBe('does-not-exist');
+    }
+  });
+});
+
+describe('existence follows CPUID', () => {
+  it.each<[string, Partial<CpuidFeatures>, number[]]>([
+    ['IA32_SPEC_CTRL', { specCtrlBits: 0 }, [0x48]],
+    ['performance counters', { generalPurposeCounters: 0 }, [0x38f]],
+    ['Intel PT', { intelPt: false }, [0x570]],
+    ['CET', { cetShadowStack: false, cetIndirectBranchTracking: false }, [0x6a0, 0x6a2, 0x6a4, 0x6a7, 0x6a8]],
+    ['shadow stacks', { cetShadowStack: false }, [0x6a4, 0x6a5, 0x6a6, 0x6a7, 0x6a8]],
+    ['TSC deadline', { tscDeadline: false }, [0x6e0]],
+    ['PKS', { supervisorProtectionKeys: false }, [0x6e1]],
+    ['TME', { totalMemoryEncryption: false }, [0x982]],
+    ['user interrupts', { userInterrupts: false }, [0x988]],
+    ['MPX', { mpx: false }, [0xd90]],
+    ['XSAVES', { xsaves: false }, [0xda0]],
+    ['LBRs', { architecturalLbrs: false }, [0x14ce]],
+    ['FRED', { fred: false }, [0x1cc, 0x1cf, 0x1d0, 0x1d1, 0x1d3, 0x1d4]],
+    ['RDTSCP', { tscAux: false }, [0xc000_0103]],
+    [
+      'Intel 64',
+      { intel64: false },
+      [0x6a8, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102],
+    ],
+    ['EFER', { intel64: false, executeDisable: false }, [IA32_EFER_INDEX]],
+    ['feature control', { vmx: false, smx: false, sgx: false }, [IA32_FEATURE_CONTROL]],
+  ])('without %s', (_, features, indexes) => {
+    for (const index of indexes) {
+      expect(processor().readMsr(index)).toBeDefined();
+      const cpu = processor(features);
+      expect(cpu.readMsr(index)).toBeUndefined();
+      expect(cpu.writeMsr(index, 0n)).toBe('does-not-exist');
+    }
+  });
+
+  it('keeps IA32_U_CET and IA32_S_CET with only one half of CET, less the bits of the other', () => {
+    const stacks = processor({ cetIndirectBranchTracking: false });
+    expect([stacks.writeMsr(0x6a2, 3n), stacks.writeMsr(0x6a2, 4n)]).toEqual(['ok', 'reserved-bit']);
+    const branches = processor({ cetShadowStack: false });
+    expect([branches.writeMsr(0x6a2, 3n), branches.writeMsr(0x6a2, 4n)]).toEqual(['reserved-bit', 'ok']);
+  });
+
+  it('keeps IA32_EFER for NXE alone, without the bits of Intel 64', () => {
+    const cpu = processor({ intel64: false });
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(11))).toBe('ok');
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(8))).toBe('reserved-bit');
+    expect(processor({ executeDisable: false }).writeMsr(IA32_EFER_INDEX, at(11))).toBe('reserved-bit');
+  });
+
+  it.each<[string, Partial<CpuidFeatures>, number, bigint]>([
+    ['x2APIC mode without x2APIC', { x2apic: false }, 0x1b, at(10, 11)],
+    ['an APIC base beyond MAXPHYADDR', { physicalAddressBits: 36 }, 0x1b, at(36)],
+    ['bus-lock detection', { busLockDetection: false }, 0x1d9, at(2)],
+    ['RTM debugging', { rtm: false }, 0x1d9, at(15)],
+    ['performance metrics', { performanceMetrics: false }, 0x38f, at(48)],
+    ['a counter that is not there', { generalPurposeCounters: 4 }, 0x38f, at(4)],
+    ['a fixed counter that is not there', { fixedCounters: 3 }, 0x38f, at(35)],
+    ['a speculation control that is not there', { specCtrlBits: 7 }, 0x48, at(3)],
+    ['PT state without PT', { intelPt: false }, 0xda0, at(8)],
+    ['CET state without CET', { cetShadowStack: false, cetIndirectBranchTracking: false }, 0xda0, at(11)],
+    ['user-interrupt state without user interrupts', { userInterrupts: false }, 0xda0, at(14)],
+    ['LBR state without LBRs', { architecturalLbrs: false }, 0xda0, at(15)],
+  ])('refuses %s', (_, features, index, value) => {
+    expect(processor().writeMsr(index, value)).toBe('ok');
+    expect(processor(features).writeMsr(index, value)).toBe('reserved-bit');
+  });
+
+  it('holds linear addresses to 48 bits without 5-level paging', () => {
+    expect(processor({ linearAddressBits: 48 }).writeMsr(0xc000_0082, LA57)).toBe('not-canonical');
+  });
+});
+
+describe('IA32_EFER', () => {
+  it('ignores a write of LMA, in both directions', () => {
+    const cpu = processor();
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(8, 10))).toBe('ok');
+    expect(cpu.readMsr(IA32_EFER_INDEX)).toBe(at(8));
+    cpu.write('IA32_EFER', at(8, 10));
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(0, 8))).toBe('ok');
+    expect(cpu.readMsr(IA32_EFER_INDEX)).toBe(at(0, 8, 10));
+  });
+
+  it('does not let LME change while paging is on', () => {
+    const cpu = processor();
+    cpu.write('CR0', at(0, 31));
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(8))).toBe('bad-value');
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(0, 11))).toBe('ok');
+    cpu.write('IA32_EFER', at(8, 10));
+    expect(cpu.writeMsr(IA32_EFER_INDEX, 0n)).toBe('bad-value');
+    expect(cpu.writeMsr(IA32_EFER_INDEX, at(0, 8))).toBe('ok');
+    cpu.write('CR0', at(0));
+    expect(cpu.writeMsr(IA32_EFER_INDEX, 0n)).toBe('ok');
+  });
+});
+
+describe('IA32_FEATURE_CONTROL (SDM §26.7)', () => {
+  it('can be written until it is locked, and never again until reset', () => {
+    const cpu = processor();
+    expect(cpu.writeMsr(IA32_FEATURE_CONTROL, at(2))).toBe('ok');
+    expect(cpu.writeMsr(IA32_FEATURE_CONTROL, at(0, 1))).toBe('ok');
+    expect(cpu.writeMsr(IA32_FEATURE_CONTROL, at(0, 1))).toBe('read-only');
+    expect(cpu.writeMsr(IA32_FEATURE_CONTROL, 0n)).toBe('read-only');
+    expect(cpu.readMsr(IA32_FEATURE_CONTROL)).toBe(at(0, 1));
+    cpu.reset();
+    expect(cpu.readMsr(IA32_FEATURE_CONTROL)).toBe(0n);
+    expect(cpu.writeMsr(IA32_FEATURE_CONTROL, at(0, 2))).toBe('ok');
+  });
+
+  it.each([3, 7, 16, 19, 21, 63])('reserves bit %i', (position) => {
+    expect(processor().writeMsr(IA32_FEATURE_CONTROL, at(position))).toBe('reserved-bit');
+  });
+
+  it.each<[string, Partial<CpuidFeatures>, number[]]>([
+    ['VMXON in SMX operation, without SMX', { smx: false }, [1]],
+    ['VMXON in or outside SMX operation, without VMX', { vmx: false }, [1, 2]],
+    ['SENTER, without SMX', { smx: false }, [8, 14, 15]],
+    ['SGX, without SGX', { sgx: false }, [17, 18]],
+  ])('refuses to enable %s', (_, features, positions) => {
+    for (const position of positions) {
+      expect(processor().writeMsr(IA32_FEATURE_CONTROL, at(position))).toBe('ok');
+      expect(processor(features).writeMsr(IA32_FEATURE_CONTROL, at(position))).toBe('reserved-bit');
+    }
+  });
+
+  it.each([
+    { smx: false, sgx: false },
+    { vmx: false, sgx: false },
+    { vmx: false, smx: false },
+  ])('exists while any of its features does (%o)', (features) =>
+    expect(processor(features).readMsr(IA32_FEATURE_CONTROL)).toBe(0n),
+  );
+});
+
+describe('what VT-x answers', () => {
+  it('is the capability MSRs, which are read-only', () => {
+    const cpu = processor({}, { capabilityMsr: (index) => (index === 0x480 ? 0x1234n : undefined) });
+    expect(cpu.readMsr(0x480)).toBe(0x1234n);
+    expect(cpu.writeMsr(0x480, 0x1234n)).toBe('read-only');
+    for (const index of [0x481, 0x4ff]) {
+      expect(cpu.readMsr(index)).toBeUndefined();
+      expect(cpu.writeMsr(index, 0n)).toBe('does-not-exist');
+    }
+  });
+
+  it('is nothing on a processor without VMX', () => {
+    const cpu = new Processor(0, FULL, new PhysicalMemory());
+    expect(cpu.readMsr(0x480)).toBeUndefined();
+    expect(cpu.writeMsr(0x480, 0n)).toBe('does-not-exist');
+    expect(cpu.writeMsr(IA32_RTIT_CTL, 1n)).toBe('ok');
+    expect(cpu.vmxPort.allowsControlRegister('CR4', 0n)).toBe(true);
+  });
+
+  it('is whether IA32_RTIT_CTL may be written; reading is always allowed', () => {
+    const cpu = processor({}, { allowsRtitCtlWrite: () => false });
+    expect(cpu.writeMsr(IA32_RTIT_CTL, 0n)).toBe('read-only');
+    expect(cpu.writeMsr(IA32_RTIT_CTL, at(63))).toBe('reserved-bit');
+    expect(cpu.readMsr(IA32_RTIT_CTL)).toBe(0n);
+  });
+});
+
+describe('a check of a write', () => {
+  it('writes nothing', () => {
+    const cpu = processor();
+    const before = cpu.quads.slice();
+    for (const row of MSRS) expect(checkMsrWrite(cpu, row.index, 0n)).toBe('ok');
+    expect(checkMsrWrite(cpu, IA32_FEATURE_CONTROL, 1n)).toBe('ok');
+    expect(cpu.quads).toEqual(before);
+  });
+
+  it('is what a write answers, on every profile', () => {
+    const index = fc.constantFrom(...MSRS.map((row) => row.index), IA32_FEATURE_CONTROL, 0x480, 0x12);
+    fc.assert(
+      fc.property(fc.constantFrom(...PROFILES), index, fc.bigInt(0n, U64_MAX), (profile, msr, value) => {
+        const cpu = new Processor(0, profile.features, new PhysicalMemory());
+        expect(cpu.writeMsr(msr, value)).toBe(
+          checkMsrWrite(new Processor(0, profile.features, cpu.memory), msr, value),
+        );
+      }),
+    );
+  });
+
+  it('goes to the slot of the register of that name', () => {
+    const cpu = processor();
+    cpu.writeMsr(0xc000_0100, 0x1234n);
+    expect(cpu.quads[Register['FS.base']]).toBe(0x1234n);
+  });
+});
