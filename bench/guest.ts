@@ -63,5 +63,6 @@ export function launch(machine: Machine, index: number): void {
   cpu.vmwrite('vmEntryControls', must1.entry | (1n << 9n));
   for (const [field, value] of Object.entries(FIELD_VALUES)) cpu.vmwrite(field, value as bigint);
   const outcome = cpu.vmlaunch();
-  if (outcome.kind !== 'VMentry') throw new Error(`VMLAUNCH: ${JSON.stringify(cpu.explain().failures[0] ?? outcome)}`);
+  if (outcome.kind !== 'VMentry')
+    throw new Error(`VMLAUNCH: ${JSON.stringify(cpu.explain().failures[0] ?? outcome)}`);
 }

@@ -5,7 +5,7 @@
 import Table from 'cli-table3';
 import { Command } from 'commander';
 import { ExitReason, FIELDS, Field, Machine } from '../src/index.ts';
-import { launch, LAUNCHED, vmcsAddress } from './guest.ts';
+import { LAUNCHED, launch, vmcsAddress } from './guest.ts';
 import { allocatedBytes, nanoseconds } from './measure.ts';
 
 const OPERATIONS = 1_000_000;
@@ -26,9 +26,22 @@ const options = new Command('bench')
 
 /** Sixteen fields of every width, as a mixed workload. */
 const MIXED = [
-  'guestRip', 'guestRsp', 'guestRflags', 'guestCr3', 'exitReason', 'exitQualification', 'guestCsSelector', 'guestSsSelector',
-  'guestCsAccessRights', 'guestInterruptibilityState', 'vmcsLinkPointer', 'tscOffset', 'eptPointer', 'guestIa32Efer',
-  'hostRsp', 'injectedEventIdentification',
+  'guestRip',
+  'guestRsp',
+  'guestRflags',
+  'guestCr3',
+  'exitReason',
+  'exitQualification',
+  'guestCsSelector',
+  'guestSsSelector',
+  'guestCsAccessRights',
+  'guestInterruptibilityState',
+  'vmcsLinkPointer',
+  'tscOffset',
+  'eptPointer',
+  'guestIa32Efer',
+  'hostRsp',
+  'injectedEventIdentification',
 ] as const;
 const encodings = (names: readonly string[]) =>
   Uint32Array.from(names, (n) => (FIELDS[Field[n as keyof typeof Field]] as { encoding: number }).encoding);
@@ -57,7 +70,8 @@ cpu.vmexit({ reason: ExitReason.Cpuid, instructionLength: 2 });
 cpu.set('RCX', 0n);
 
 const floor = floorOf(encodings(MIXED));
-const add = (name: string, ns: number, extra: Partial<Row> = {}) => rows.push({ name, nanoseconds: ns, floors: ns / floor, ...extra });
+const add = (name: string, ns: number, extra: Partial<Row> = {}) =>
+  rows.push({ name, nanoseconds: ns, floors: ns / floor, ...extra });
 add('floor: table look-up and copy', floor);
 
 const { unit } = cpu;
@@ -78,7 +92,10 @@ for (const [name, fields] of SETS) {
       unit.vmreadRegister(1, 0);
     }
   };
-  add(`VMREAD ${name}, into a register`, nanoseconds(read, OPERATIONS), { bar: 2, bytes: allocatedBytes(read, OPERATIONS) });
+  add(`VMREAD ${name}, into a register`, nanoseconds(read, OPERATIONS), {
+    bar: 2,
+    bytes: allocatedBytes(read, OPERATIONS),
+  });
 }
 for (const [name, fields] of SETS) {
   const list = encodings(fields.filter((f) => !f.startsWith('exit')));
@@ -92,16 +109,25 @@ for (const [name, fields] of SETS) {
     }
   };
   const saved = cpu.unit.vmx.current?.words.slice();
-  add(`VMWRITE ${name}, from a register`, nanoseconds(write, OPERATIONS), { bar: 2, bytes: allocatedBytes(write, OPERATIONS) });
+  add(`VMWRITE ${name}, from a register`, nanoseconds(write, OPERATIONS), {
+    bar: 2,
+    bytes: allocatedBytes(write, OPERATIONS),
+  });
   if (saved) cpu.unit.vmx.current?.words.set(saved);
 }
 const few = OPERATIONS / 10;
-add('VMREAD guest RIP, at the API', nanoseconds(() => {
-  for (let i = 0; i < few; i++) cpu.vmread(0x681e);
-}, few));
-add('VMWRITE guest RSP, at the API', nanoseconds(() => {
-  for (let i = 0; i < few; i++) cpu.vmwrite(0x681c, 0x1000n);
-}, few));
+add(
+  'VMREAD guest RIP, at the API',
+  nanoseconds(() => {
+    for (let i = 0; i < few; i++) cpu.vmread(0x681e);
+  }, few),
+);
+add(
+  'VMWRITE guest RSP, at the API',
+  nanoseconds(() => {
+    for (let i = 0; i < few; i++) cpu.vmwrite(0x681c, 0x1000n);
+  }, few),
+);
 
 const request = { reason: ExitReason.ExternalInterrupt } as const;
 const roundTrip = () => {
@@ -110,35 +136,51 @@ const roundTrip = () => {
     unit.exit(request);
   }
 };
-add('VMRESUME + exit, unchanged VMCS', nanoseconds(roundTrip, few), { bar: 350, bytes: allocatedBytes(roundTrip, few) });
+add('VMRESUME + exit, unchanged VMCS', nanoseconds(roundTrip, few), {
+  bar: 350,
+  bytes: allocatedBytes(roundTrip, few),
+});
 const launches = 20_000;
-add('VMCLEAR + VMPTRLD + VMLAUNCH + exit', nanoseconds(() => {
-  for (let i = 0; i < launches; i++) {
-    cpu.vmclear(BigInt(vmcsAddress(0)));
-    cpu.vmptrld(BigInt(vmcsAddress(0)));
-    unit.enter('VMLAUNCH');
-    unit.exit(request);
-  }
-}, launches));
-add('migration: VMCLEAR on one CPU, VMPTRLD on the other', (() => {
-  const [a, b] = [machine.cpu(0), machine.cpu(1)];
-  LAUNCHED.prepareRoot(machine, 1);
-  let from = a;
-  let to = b;
-  return nanoseconds(() => {
+add(
+  'VMCLEAR + VMPTRLD + VMLAUNCH + exit',
+  nanoseconds(() => {
     for (let i = 0; i < launches; i++) {
-      from.vmclear(BigInt(vmcsAddress(0)));
-      to.vmptrld(BigInt(vmcsAddress(0)));
-      [from, to] = [to, from];
+      cpu.vmclear(BigInt(vmcsAddress(0)));
+      cpu.vmptrld(BigInt(vmcsAddress(0)));
+      unit.enter('VMLAUNCH');
+      unit.exit(request);
     }
-  }, launches);
-})());
+  }, launches),
+);
+add(
+  'migration: VMCLEAR on one CPU, VMPTRLD on the other',
+  (() => {
+    const [a, b] = [machine.cpu(0), machine.cpu(1)];
+    LAUNCHED.prepareRoot(machine, 1);
+    let from = a;
+    let to = b;
+    return nanoseconds(() => {
+      for (let i = 0; i < launches; i++) {
+        from.vmclear(BigInt(vmcsAddress(0)));
+        to.vmptrld(BigInt(vmcsAddress(0)));
+        [from, to] = [to, from];
+      }
+    }, launches);
+  })(),
+);
 cpu.vmclear(BigInt(vmcsAddress(0)));
 machine.cpu(1).vmclear(BigInt(vmcsAddress(0)));
 cpu.vmptrld(BigInt(vmcsAddress(0)));
-add('explain: all checks of one VMCS', nanoseconds(() => {
-  for (let i = 0; i < 500; i++) cpu.explain();
-}, 500, 3));
+add(
+  'explain: all checks of one VMCS',
+  nanoseconds(
+    () => {
+      for (let i = 0; i < 500; i++) cpu.explain();
+    },
+    500,
+    3,
+  ),
+);
 
 /** Cost of VMREAD on one of many CPUs with many VMCSs. */
 const scaling = [1, 16, 256].flatMap((cpus) =>
@@ -155,16 +197,24 @@ const scaling = [1, 16, 256].flatMap((cpus) =>
     }
     const registers = target.processor.words;
     const list = encodings(MIXED);
-    const read = nanoseconds(() => {
-      for (let i = 0; i < few; i++) {
-        registers[2] = list[i & 15] as number;
-        registers[3] = 0;
-        target.unit.vmreadRegister(1, 0);
-      }
-    }, few, 5);
-    const load = nanoseconds(() => {
-      for (let i = 0; i < 2_000; i++) target.vmptrld(BigInt(vmcsAddress(i % vmcss)));
-    }, 2_000, 3);
+    const read = nanoseconds(
+      () => {
+        for (let i = 0; i < few; i++) {
+          registers[2] = list[i & 15] as number;
+          registers[3] = 0;
+          target.unit.vmreadRegister(1, 0);
+        }
+      },
+      few,
+      5,
+    );
+    const load = nanoseconds(
+      () => {
+        for (let i = 0; i < 2_000; i++) target.vmptrld(BigInt(vmcsAddress(i % vmcss)));
+      },
+      2_000,
+      3,
+    );
     return { cpus, vmcss, vmreadFloors: read / floor, vmptrldFloors: load / floor };
   }),
 );
@@ -173,15 +223,28 @@ const bytesPerVmcs = cpu.unit.active.bytesPerVmcs;
 const bars = rows.filter((r) => r.bar !== undefined);
 const missed = bars.filter((r) => r.floors > (r.bar as number));
 if (options.json) {
-  console.log(JSON.stringify({ floorNanoseconds: floor, rows, scaling, bytesPerVmcs, missed: missed.map((r) => r.name) }, undefined, 2));
+  console.log(
+    JSON.stringify(
+      { floorNanoseconds: floor, rows, scaling, bytesPerVmcs, missed: missed.map((r) => r.name) },
+      undefined,
+      2,
+    ),
+  );
 } else {
   const table = new Table({ head: ['operation', 'ns', 'floors', 'bar (floors)', 'bytes allocated'] });
   for (const r of rows) {
-    table.push([r.name, r.nanoseconds.toFixed(2), r.floors.toFixed(2), r.bar?.toString() ?? '', r.bytes?.toFixed(2) ?? '']);
+    table.push([
+      r.name,
+      r.nanoseconds.toFixed(2),
+      r.floors.toFixed(2),
+      r.bar?.toString() ?? '',
+      r.bytes?.toFixed(2) ?? '',
+    ]);
   }
   console.log(table.toString());
   const scale = new Table({ head: ['CPUs', 'active VMCSs', 'VMREAD (floors)', 'VMPTRLD (floors)'] });
-  for (const s of scaling) scale.push([s.cpus, s.vmcss, s.vmreadFloors.toFixed(2), s.vmptrldFloors.toFixed(2)]);
+  for (const s of scaling)
+    scale.push([s.cpus, s.vmcss, s.vmreadFloors.toFixed(2), s.vmptrldFloors.toFixed(2)]);
   console.log(scale.toString());
   console.log(`memory per active VMCS: ${bytesPerVmcs} bytes of field data and bookkeeping on the processor`);
   console.log(missed.length === 0 ? 'all bars met' : `bars missed: ${missed.map((r) => r.name).join(', ')}`);

@@ -14,8 +14,8 @@ import type { VmxCapabilities } from '../vmx/capabilities/capabilities.ts';
 import type { CpuProfile } from '../vmx/capabilities/profiles.ts';
 import type { Explanation } from '../vmx/entry/explain.ts';
 import type { ExitRequest } from '../vmx/exit/exit-request.ts';
-import { reportOrdinaryAccess } from '../vmx/hazards/memory-access.ts';
 import type { HazardMonitor } from '../vmx/hazards/hazard-monitor.ts';
+import { reportOrdinaryAccess } from '../vmx/hazards/memory-access.ts';
 import type { InstructionForm, MemoryOperand } from '../vmx/instructions/operands.ts';
 import type { Outcome } from '../vmx/outcome.ts';
 import { Operation } from '../vmx/vmx-state.ts';
@@ -269,7 +269,8 @@ export class LogicalProcessor {
   /** Stores bytes; nothing is stored on a machine that stopped at the hazard this is. */
   store(address: number, bytes: Uint8Array): void {
     const { memory } = this.processor;
-    if (reportOrdinaryAccess(this.#monitor, this.#units(), this.index, 'store', address, bytes.length, bytes)) return;
+    if (reportOrdinaryAccess(this.#monitor, this.#units(), this.index, 'store', address, bytes.length, bytes))
+      return;
     memory.writeBytes(address, bytes);
   }
 

@@ -3,9 +3,14 @@
  * snapshots of it all. Same inputs and same seed give the same result to the last bit.
  */
 import { PhysicalMemory } from '../cpu/physical-memory.ts';
-import { type CpuProfile, capabilitiesOf, findProfile, PROFILES } from '../vmx/capabilities/profiles.ts';
-import { type Hazard, HazardMonitor, type HazardMode, type HazardSnapshot } from '../vmx/hazards/hazard-monitor.ts';
 import type { FlushPolicy } from '../vmcs/processor-copy.ts';
+import { type CpuProfile, capabilitiesOf, findProfile, PROFILES } from '../vmx/capabilities/profiles.ts';
+import {
+  type Hazard,
+  type HazardMode,
+  HazardMonitor,
+  type HazardSnapshot,
+} from '../vmx/hazards/hazard-monitor.ts';
 import { LogicalProcessor, type ProcessorSnapshot } from './logical-processor.ts';
 
 export interface MachineOptions {
@@ -114,7 +119,9 @@ function each<T extends string>(value: T | readonly T[], count: number, name: st
 function profileNamed(name: string): CpuProfile {
   const profile = findProfile(name);
   if (profile === undefined) {
-    throw new RangeError(`no processor profile "${name}"; there are ${PROFILES.map((p) => p.name).join(', ')}`);
+    throw new RangeError(
+      `no processor profile "${name}"; there are ${PROFILES.map((p) => p.name).join(', ')}`,
+    );
   }
   return profile;
 }

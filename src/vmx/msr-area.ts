@@ -91,7 +91,11 @@ export function failingMsrLoadCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrLo
 
 function entryAt(p: VmxProcessor, address: number): MsrAreaEntry {
   const { memory } = p.cpu;
-  return { index: memory.read32(address), reserved: memory.read32(address + 4), data: memory.read64(address + 8) };
+  return {
+    index: memory.read32(address),
+    reserved: memory.read32(address + 4),
+    data: memory.read64(address + 8),
+  };
 }
 
 /**

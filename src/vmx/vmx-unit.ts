@@ -5,18 +5,24 @@
  */
 import { bit } from '../bits/u64.ts';
 import type { Processor } from '../cpu/processor.ts';
-import { Register } from '../cpu/registers.ts';
+import { ARITHMETIC_FLAGS, Register } from '../cpu/registers.ts';
 import type { VmxPort } from '../cpu/vmx-port.ts';
-import type { FlushPolicy } from '../vmcs/processor-copy.ts';
+import { ENCODING_COUNT } from '../vmcs/encoding.ts';
+import type { FlushPolicy, ProcessorCopy } from '../vmcs/processor-copy.ts';
 import { ActiveSet, type ActiveSetSnapshot } from './active-set.ts';
-import type { VmxCapabilities } from './capabilities/capabilities.ts';
+import {
+  ACCESS_HIGH,
+  ACCESS_READ_ONLY,
+  ACCESS_SLOT_SHIFT,
+  type VmxCapabilities,
+} from './capabilities/capabilities.ts';
 import { Misc } from './capabilities/capability-msrs.ts';
+import type { EntryInstruction } from './entry/basic-checks.ts';
 import { CheckContext } from './entry/check-context.ts';
 import { type Explanation, explainEntry } from './entry/explain.ts';
 import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
-import type { EntryInstruction } from './entry/basic-checks.ts';
-import type { ExitRequest } from './exit/exit-request.ts';
+import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
 import type { HazardMonitor } from './hazards/hazard-monitor.ts';
 import { invept, invvpid } from './instructions/invept-invvpid.ts';
@@ -32,16 +38,20 @@ import { vmfunc } from './instructions/vmfunc.ts';
 import { vmEntryInstruction } from './instructions/vmlaunch-vmresume.ts';
 import { currentVmcsPointer, vmptrld, vmptrst } from './instructions/vmptrld.ts';
 import {
+  HIGH_MASKS,
+  LOW_MASKS,
   type ReadDestination,
   vmread,
-  vmreadRegister,
   vmwrite,
-  vmwriteRegister,
+  WRITTEN,
+  WRITTEN_HIGH,
 } from './instructions/vmread-vmwrite.ts';
 import { abandonActive, vmxoff } from './instructions/vmxoff.ts';
 import { violatesFixedBits, vmxon } from './instructions/vmxon.ts';
-import { IN_SHUTDOWN, INACTIVE, type Outcome, STOPPED_AT_HAZARD } from './outcome.ts';
+import { IN_SHUTDOWN, INACTIVE, type Outcome, STOPPED_AT_HAZARD, VM_SUCCEED } from './outcome.ts';
 import { NO_POINTER, Operation, type VmxProcessor, VmxState } from './vmx-state.ts';
+
+const RFLAGS_LOW = 2 * Register.RFLAGS;
 
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
@@ -58,6 +68,12 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   readonly active: ActiveSet;
   readonly hazards: HazardMonitor;
   readonly #context: CheckContext;
+  readonly #registers: Uint32Array;
+  readonly #access: Int16Array;
+  #currentCopy: ProcessorCopy | undefined;
+  #currentWords: Uint32Array = new Uint32Array(0);
+  /** The request of the last exit, which need not be examined again. */
+  #lastRequest: ExitRequest | undefined;
 
   constructor(
     cpu: Processor,
@@ -68,9 +84,15 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   ) {
     this.cpu = cpu;
     this.capabilities = capabilities;
+    this.#registers = cpu.words;
+    this.#access = capabilities.access;
     this.hazards = hazards;
     this.active = new ActiveSet(cpu.memory, capabilities.format, policy, seed, DEPENDENTS);
-    this.#context = new CheckContext(new Uint32Array(DEPENDENTS.length * 2), capabilities, environmentOf(this));
+    this.#context = new CheckContext(
+      new Uint32Array(DEPENDENTS.length * 2),
+      capabilities,
+      environmentOf(this),
+    );
     cpu.vmxPort = this;
   }
 
@@ -98,15 +120,22 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     return this.cpu.words[2 * Register.activityState] === 0 ? undefined : INACTIVE;
   }
 
-  #execute(instruction: () => Outcome): Outcome {
+  /** Before every instruction: why it cannot be executed, or undefined. */
+  #begin(): Outcome | undefined {
     const idle = this.idle();
-    if (idle !== undefined) return idle;
-    this.active.chance();
+    if (idle === undefined) this.active.chance();
+    return idle;
+  }
+
+  /** After every instruction: blocking by STI and by MOV SS lasts for one; VM entry and exit establish their own. */
+  #end(outcome: Outcome): Outcome {
     const { words } = this.cpu;
-    const blocked = (words[2 * Register.blockingBySti] as number) | (words[2 * Register.blockingByMovSs] as number);
-    const outcome = instruction();
-    // Blocking lasts for one instruction; VM entry and VM exit establish their own.
-    if (blocked !== 0 && (outcome.kind === 'VMsucceed' || outcome.kind.startsWith('VMfail'))) {
+    const blocked =
+      (words[2 * Register.blockingBySti] as number) | (words[2 * Register.blockingByMovSs] as number);
+    if (
+      blocked !== 0 &&
+      (outcome.kind === 'VMsucceed' || outcome.kind === 'VMfailValid' || outcome.kind === 'VMfailInvalid')
+    ) {
       words[2 * Register.blockingBySti] = 0;
       words[2 * Register.blockingByMovSs] = 0;
       this.cpu.epoch++;
@@ -115,39 +144,66 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   vmxon(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => vmxon(this, operand, form));
+    return this.#begin() ?? this.#end(vmxon(this, operand, form));
   }
 
   vmxoff(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.#execute(() => vmxoff(this, form));
+    return this.#begin() ?? this.#end(vmxoff(this, form));
   }
 
   vmclear(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => vmclear(this, operand, form));
+    return this.#begin() ?? this.#end(vmclear(this, operand, form));
   }
 
   vmptrld(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => vmptrld(this, operand, form));
+    return this.#begin() ?? this.#end(vmptrld(this, operand, form));
   }
 
   vmptrst(
     store: ((pointer: bigint) => Outcome | undefined) | 'register',
     form: InstructionForm = DEFAULT_MEMORY_FORM,
   ): Outcome {
-    return this.#execute(() => vmptrst(this, store, form));
+    return this.#begin() ?? this.#end(vmptrst(this, store, form));
   }
 
-  vmread(encoding: bigint, destination: ReadDestination, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => vmread(this, encoding, destination, form));
+  vmread(
+    encoding: bigint,
+    destination: ReadDestination,
+    form: InstructionForm = DEFAULT_MEMORY_FORM,
+  ): Outcome {
+    return this.#begin() ?? this.#end(vmread(this, encoding, destination, form));
   }
 
   vmwrite(encoding: bigint, source: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => vmwrite(this, encoding, source, form));
+    return this.#begin() ?? this.#end(vmwrite(this, encoding, source, form));
   }
 
-  /** VMREAD between general registers (numbers 0–15). */
+  /**
+   * VMREAD between general registers (numbers 0–15). While nothing has changed that its checks look
+   * at, it is a table look-up and a copy of two words (bench: "VMREAD … into a register").
+   */
   vmreadRegister(encodingRegister: number, destination: number): Outcome {
-    return vmreadRegister(this, encodingRegister, destination) ?? this.#vmreadChecked(encodingRegister, destination);
+    const registers = this.#registers;
+    const from = encodingRegister << 1;
+    if (this.vmx.fastEpoch === this.cpu.epoch && registers[from + 1] === 0) {
+      const encoding = registers[from] as number;
+      const access = encoding < ENCODING_COUNT ? (this.#access[encoding] as number) : -1;
+      if (access >= 0) {
+        const fields = this.#currentWords;
+        const word = (access >> ACCESS_SLOT_SHIFT) << 1;
+        const to = destination << 1;
+        if ((access & ACCESS_HIGH) === 0) {
+          registers[to] = fields[word] as number;
+          registers[to + 1] = fields[word + 1] as number;
+        } else {
+          registers[to] = fields[word + 1] as number;
+          registers[to + 1] = 0;
+        }
+        registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~ARITHMETIC_FLAGS;
+        return VM_SUCCEED;
+      }
+    }
+    return this.#vmreadChecked(encodingRegister, destination);
   }
 
   #vmreadChecked(encodingRegister: number, destination: number): Outcome {
@@ -156,51 +212,90 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       quads[destination] = value;
       return undefined;
     };
-    return this.vmread(quads[encodingRegister] as bigint, store);
+    return this.#settled(this.vmread(quads[encodingRegister] as bigint, store));
   }
 
-  /** VMWRITE between general registers (numbers 0–15). */
+  /** VMWRITE between general registers (numbers 0–15), as {@link vmreadRegister}. */
   vmwriteRegister(encodingRegister: number, source: number): Outcome {
-    return vmwriteRegister(this, encodingRegister, source) ?? this.#vmwriteChecked(encodingRegister, source);
+    const registers = this.#registers;
+    const at = encodingRegister << 1;
+    if (this.vmx.fastEpoch === this.cpu.epoch && registers[at + 1] === 0) {
+      const encoding = registers[at] as number;
+      const access = encoding < ENCODING_COUNT ? (this.#access[encoding] as number) : -1;
+      if (access >= 0 && (access & ACCESS_READ_ONLY) === 0) {
+        const copy = this.#currentCopy as ProcessorCopy;
+        const slot = access >> ACCESS_SLOT_SHIFT;
+        const fields = this.#currentWords;
+        const from = source << 1;
+        if ((access & ACCESS_HIGH) === 0) {
+          fields[slot << 1] = (registers[from] as number) & (LOW_MASKS[slot] as number);
+          fields[(slot << 1) + 1] = (registers[from + 1] as number) & (HIGH_MASKS[slot] as number);
+        } else {
+          fields[(slot << 1) + 1] = registers[from] as number;
+        }
+        copy.written[slot] = access & ACCESS_HIGH ? WRITTEN_HIGH : WRITTEN;
+        copy.unverified |= copy.dependents[slot] as number;
+        registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~ARITHMETIC_FLAGS;
+        return VM_SUCCEED;
+      }
+    }
+    return this.#vmwriteChecked(encodingRegister, source);
+  }
+
+  /** Remembers the copy the fast paths use once the checks have passed. */
+  #settled(outcome: Outcome): Outcome {
+    const { current } = this.vmx;
+    if (current !== undefined && this.vmx.fastEpoch === this.cpu.epoch) {
+      this.#currentCopy = current;
+      this.#currentWords = current.words;
+    } else {
+      this.vmx.fastEpoch = -1;
+    }
+    return outcome;
   }
 
   #vmwriteChecked(encodingRegister: number, source: number): Outcome {
     const { quads } = this.cpu;
-    return this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint);
+    return this.#settled(this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint));
   }
 
   /** VMLAUNCH or VMRESUME. */
   enter(instruction: EntryInstruction, form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.#execute(() => vmEntryInstruction(this, instruction, this.#context, form));
+    return this.#begin() ?? this.#end(vmEntryInstruction(this, instruction, this.#context, form));
   }
 
   vmcall(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.#execute(() => vmcall(this, form));
+    return this.#begin() ?? this.#end(vmcall(this, form));
   }
 
   vmfunc(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.#execute(() => vmfunc(this, form));
+    return this.#begin() ?? this.#end(vmfunc(this, form));
   }
 
   invept(type: bigint, descriptor: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => invept(this, type, descriptor, form));
+    return this.#begin() ?? this.#end(invept(this, type, descriptor, form));
   }
 
   invvpid(type: bigint, descriptor: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.#execute(() => invvpid(this, type, descriptor, form));
+    return this.#begin() ?? this.#end(invvpid(this, type, descriptor, form));
   }
 
   /**
    * A VM exit, in non-root operation.
-   * @throws RangeError if the processor is not in VMX non-root operation
+   * @throws RangeError if the processor is not in VMX non-root operation, or if the request names
+   *   information that its reason does not record
    */
   exit(request: ExitRequest): Outcome {
     if (this.hazards.stoppedAt !== undefined) return STOPPED_AT_HAZARD;
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
-    if (this.vmx.operation !== Operation.NonRoot) throw new RangeError('a VM exit needs VMX non-root operation');
+    if (this.vmx.operation !== Operation.NonRoot)
+      throw new RangeError('a VM exit needs VMX non-root operation');
+    if (request !== this.#lastRequest) {
+      const wrong = checkExitRequest(request);
+      if (wrong !== undefined) throw new RangeError(wrong);
+      this.#lastRequest = request;
+    }
     this.active.chance();
-    const { current } = this.vmx;
-    if (current !== undefined) this.active.resident(current);
     const outcome = performExit(this, request);
     this.cpu.epoch++;
     return outcome;
@@ -227,7 +322,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   /** RESET of the processor: reports VMCSs that lose their data. */
   reset(): void {
     abandonActive(this, 'vmcs.power-removed', 'RESET');
-    if (this.vmx.vmxonPointer !== NO_POINTER) this.hazards.clearVmxonOwner(this.vmx.vmxonPointer, this.cpu.index);
+    if (this.vmx.vmxonPointer !== NO_POINTER)
+      this.hazards.clearVmxonOwner(this.vmx.vmxonPointer, this.cpu.index);
     const control = this.cpu.read('IA32_FEATURE_CONTROL');
     this.vmx.leave();
     this.vmx.shutdown = 'no';

@@ -1,7 +1,8 @@
 /** Basic VM-entry checks in the manual's order (SDM §29.1, §33.3): the first that fails decides. */
-import type { SdmSection } from '../../sdm/sections.ts';
+
 import { Mode } from '../../cpu/processor.ts';
 import { Register } from '../../cpu/registers.ts';
+import type { SdmSection } from '../../sdm/sections.ts';
 import { LaunchState } from '../../vmcs/region.ts';
 import { InstructionError } from '../instruction-errors.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';

@@ -53,7 +53,8 @@ export interface EntryCheck<Id extends string = string> {
   readonly consequence: Consequence;
   /**
    * The row looks at the processor or at memory as well, so that it has to be evaluated at every VM
-   * entry even if no field has changed.
+   * entry even if no field has changed. The width of physical addresses does not count: VM entry
+   * verifies everything again when IA32_TME_ACTIVATE changes it.
    */
   readonly looksOutside: boolean;
 }

@@ -15,7 +15,9 @@ import type { VmxProcessor } from '../vmx-state.ts';
 type Moves = readonly (readonly [field: number, register: number])[];
 
 function moves(table: Partial<Record<FieldName, RegisterName>>): Moves {
-  return Object.entries(table).map(([field, register]) => [Field[field as FieldName], Register[register]] as const);
+  return Object.entries(table).map(
+    ([field, register]) => [Field[field as FieldName], Register[register]] as const,
+  );
 }
 
 function segmentMoves(): Moves {
@@ -104,6 +106,9 @@ const DR7_ZERO = 0xd000;
 const DR7_ONE = 0x400;
 const AR_UNUSABLE = 0x1_0000;
 const AR_DB = 0x4000;
+const [SS_BASE, SS_RIGHTS] = [Register['SS.base'], Register['SS.accessRights']];
+const [DS_BASE, DS_RIGHTS] = [Register['DS.base'], Register['DS.accessRights']];
+const [ES_BASE, ES_RIGHTS] = [Register['ES.base'], Register['ES.accessRights']];
 const VTPR = 0x80;
 const VPPR = 0xa0;
 
@@ -113,7 +118,8 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   const { words } = p.cpu;
   const fields = copy.words;
   const cr0 = 2 * Register.CR0;
-  words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * Field.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
+  words[cr0] =
+    (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * Field.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
   for (let i = 0; i < ALWAYS_FLAT.length; i += 2) {
     const from = 2 * (ALWAYS_FLAT[i] as number);
     const to = 2 * (ALWAYS_FLAT[i + 1] as number);
@@ -133,7 +139,8 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   if (isOn(copy, capabilities, LOAD_UINV)) {
     // UINV is IA32_UINTR_MISC[39:32].
     const high = 2 * Register.IA32_UINTR_MISC + 1;
-    words[high] = (((words[high] as number) & ~0xff) | ((fields[2 * Field.guestUinv] as number) & 0xff)) >>> 0;
+    words[high] =
+      (((words[high] as number) & ~0xff) | ((fields[2 * Field.guestUinv] as number) & 0xff)) >>> 0;
   }
   loadPdptes(p, copy);
   p.cpu.updateMode();
@@ -152,15 +159,14 @@ function move(table: Moves, fields: Uint32Array, words: Uint32Array): void {
  * loaded as the fields have them; SS.base[3:0] := 0, SS.B := 1, and bases of SS, DS, ES lose bits 63:32.
  */
 function loadUnusableSegments(words: Uint32Array): void {
-  for (const segment of ['SS', 'DS', 'ES'] as const) {
-    const rights = words[2 * Register[`${segment}.accessRights`]] as number;
-    if ((rights & AR_UNUSABLE) === 0) continue;
-    words[2 * Register[`${segment}.base`] + 1] = 0;
-    if (segment === 'SS') {
-      words[2 * Register['SS.base']] = ((words[2 * Register['SS.base']] as number) & ~0xf) >>> 0;
-      words[2 * Register['SS.accessRights']] = (rights | AR_DB) >>> 0;
-    }
+  const stack = words[2 * SS_RIGHTS] as number;
+  if (stack & AR_UNUSABLE) {
+    words[2 * SS_BASE] = ((words[2 * SS_BASE] as number) & ~0xf) >>> 0;
+    words[2 * SS_BASE + 1] = 0;
+    words[2 * SS_RIGHTS] = (stack | AR_DB) >>> 0;
   }
+  if ((words[2 * DS_RIGHTS] as number) & AR_UNUSABLE) words[2 * DS_BASE + 1] = 0;
+  if ((words[2 * ES_RIGHTS] as number) & AR_UNUSABLE) words[2 * ES_BASE + 1] = 0;
 }
 
 /** SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on. */
@@ -189,7 +195,9 @@ function loadPdptes(p: VmxProcessor, copy: ProcessorCopy): void {
   const table = ((words[2 * Register.CR3] as number) & 0xffff_ffe0) >>> 0;
   const ept = isOn(copy, p.capabilities, ENABLE_EPT);
   for (let i = 0; i < 4; i++) {
-    quads[Register.PDPTE0 + i] = ept ? (copy.quads[Field.guestPdpte0 + i] as bigint) : memory.read64(table + 8 * i);
+    quads[Register.PDPTE0 + i] = ept
+      ? (copy.quads[Field.guestPdpte0 + i] as bigint)
+      : memory.read64(table + 8 * i);
   }
 }
 
@@ -219,7 +227,12 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
   words[2 * Register.enclaveInterruption] = (interruptibility >>> 4) & 1;
   const activity = fields[2 * Field.guestActivityState] as number;
   words[2 * Register.activityState] = injecting ? 0 : activity;
-  words[2 * Register.pendingDebugExceptions] = keepsPendingDebug(identification, injecting, interruptibility, activity)
+  words[2 * Register.pendingDebugExceptions] = keepsPendingDebug(
+    identification,
+    injecting,
+    interruptibility,
+    activity,
+  )
     ? (fields[2 * Field.guestPendingDebugExceptions] as number)
     : 0;
   words[2 * Register.monitorArmed] = 0;

@@ -24,7 +24,9 @@ export const DEPENDENTS: Uint32Array = (() => {
   return dependents;
 })();
 
-const OUTSIDE_ROWS: readonly (readonly EntryCheck[])[] = LISTS.map((list) => list.rows.filter((r) => r.looksOutside));
+const OUTSIDE_ROWS: readonly (readonly EntryCheck[])[] = LISTS.map((list) =>
+  list.rows.filter((r) => r.looksOutside),
+);
 
 /** The row applies and does not hold. What it looked at must all be known. */
 function fails(row: EntryCheck, context: CheckContext): boolean {
@@ -55,6 +57,7 @@ export function firstFailingCheck(copy: ProcessorCopy, context: CheckContext): E
     if (failing !== undefined) return failing;
     copy.unverified &= ~bit;
   }
+  copy.unverified = 0;
   return undefined;
 }
 

@@ -53,7 +53,8 @@ export function enter(
     vmx.machineCheckPending = false;
     return failEntry(p, ExitReason.EntryFailureMachineCheck, 0n);
   }
-  if (isOn(copy, p.capabilities, VMCS_SHADOWING) && activateLink(p, copy, instruction)) return STOPPED_AT_HAZARD;
+  if (isOn(copy, p.capabilities, VMCS_SHADOWING) && activateLink(p, copy, instruction))
+    return STOPPED_AT_HAZARD;
 
   vmx.operation = Operation.NonRoot;
   loadGuestRegisters(p, copy);
@@ -86,7 +87,13 @@ function activateLink(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryIn
     if (record.activeOn >= 0 && record.activeOn !== p.cpu.index) {
       const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
       record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`;
-      const stops = p.hazards.report('vmcs.shadow-active-elsewhere', p.cpu.index, instruction, address, detail);
+      const stops = p.hazards.report(
+        'vmcs.shadow-active-elsewhere',
+        p.cpu.index,
+        instruction,
+        address,
+        detail,
+      );
       if (stops) return true;
     }
     record.activeOn = p.cpu.index;

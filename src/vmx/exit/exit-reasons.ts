@@ -217,7 +217,13 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   46: withOperand('Access to GDTR or IDTR', '28.1.3'),
   47: withOperand('Access to LDTR or TR', '28.1.3'),
   48: spec('EPT violation', '31.3.3.2', {
-    records: ['qualification', 'guestLinearAddress', 'guestPhysicalAddress', 'originalEvent', 'instructionLength'],
+    records: [
+      'qualification',
+      'guestLinearAddress',
+      'guestPhysicalAddress',
+      'originalEvent',
+      'instructionLength',
+    ],
     mask: 0x1_ffffn,
   }),
   49: spec('EPT misconfiguration', '31.3.3.1', { records: ['guestPhysicalAddress', 'originalEvent'] }),
@@ -246,7 +252,13 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   64: withOperand('XRSTORS', '28.1.3'),
   65: instruction('PCONFIG', '28.1.3'),
   66: spec('SPP-related event', '31.3.4', {
-    records: ['qualification', 'guestLinearAddress', 'guestPhysicalAddress', 'originalEvent', 'instructionLength'],
+    records: [
+      'qualification',
+      'guestLinearAddress',
+      'guestPhysicalAddress',
+      'originalEvent',
+      'instructionLength',
+    ],
     mask: 0x1_1800n,
   }),
   67: instruction('UMWAIT', '28.1.3', 'instructionInformation'),

@@ -74,7 +74,13 @@ export function isNmi(request: ExitRequest): boolean {
 
 /** Exiting-event identification of a hardware exception. */
 export function hardwareException(vector: number, hasErrorCode: boolean): number {
-  return ((vector & 0xff) | (EventType.HardwareException << 8) | (hasErrorCode ? EVENT_ERROR_CODE : 0) | EVENT_VALID) >>> 0;
+  return (
+    ((vector & 0xff) |
+      (EventType.HardwareException << 8) |
+      (hasErrorCode ? EVENT_ERROR_CODE : 0) |
+      EVENT_VALID) >>>
+    0
+  );
 }
 
 /** Exiting-event identification of an NMI. */

@@ -108,7 +108,7 @@ function hostUsesPae(p: VmxProcessor, copy: ProcessorCopy): boolean {
 /** Loads everything of SDM §30.5; false if a host PDPTE is invalid (VMX abort 2). */
 export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
   const { capabilities, cpu } = p;
-  const { words, quads } = cpu;
+  const { words } = cpu;
   const host64 = isOn(copy, capabilities, HOST_64);
   const width = cpu.features.linearAddressBits;
   const pdptesNeeded = hostUsesPae(p, copy);
@@ -116,7 +116,13 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
   const cr0 = 2 * Register.CR0;
   const fieldCr0 = copy.words[2 * Field.hostCr0] as number;
   words[cr0] = (((words[cr0] as number) & CR0_KEPT) | (fieldCr0 & ~CR0_KEPT)) >>> 0;
-  quads[Register.CR3] = BigInt.asUintN(cpu.features.physicalAddressBits, copy.quads[Field.hostCr3] as bigint);
+  const cr3High = copy.words[2 * Field.hostCr3 + 1] as number;
+  set(
+    words,
+    Register.CR3,
+    copy.words[2 * Field.hostCr3] as number,
+    cr3High & (2 ** (cpu.features.physicalAddressBits - 32) - 1),
+  );
   const fieldCr4Low = copy.words[2 * Field.hostCr4] as number;
   const fieldCr4High = copy.words[2 * Field.hostCr4 + 1] as number;
   set(
@@ -132,7 +138,8 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
   if (width === 32) load(copy, ADDRESSES, words);
   else loadAddresses(copy, ADDRESSES, words, width);
 
-  if (isOn(copy, capabilities, LOAD_EFER)) set(words, Register.IA32_EFER, copy.words[2 * Field.hostIa32Efer] as number);
+  if (isOn(copy, capabilities, LOAD_EFER))
+    set(words, Register.IA32_EFER, copy.words[2 * Field.hostIa32Efer] as number);
   if (cpu.features.intel64) {
     const mode = (1 << EFER.LME) | (1 << EFER.LMA);
     const efer = 2 * Register.IA32_EFER;

@@ -30,20 +30,28 @@ export function recordExit(p: VmxProcessor, copy: ProcessorCopy, request: ExitRe
 
   recordEvent(copy, Field.exitingEventIdentification, request.event, request.eventErrorCode);
   recordEvent(copy, Field.originalEventIdentification, request.originalEvent, request.originalEventErrorCode);
-  if (request.originalEventData !== undefined) saveField(p, copy, Field.originalEventData, request.originalEventData);
+  if (request.originalEventData !== undefined)
+    saveField(p, copy, Field.originalEventData, request.originalEventData);
   // Fields that are undefined for this exit keep what they had.
-  if (request.guestLinearAddress !== undefined) saveValue(copy, Field.guestLinearAddress, request.guestLinearAddress);
+  if (request.guestLinearAddress !== undefined)
+    saveValue(copy, Field.guestLinearAddress, request.guestLinearAddress);
   if (request.guestPhysicalAddress !== undefined) {
     saveField(p, copy, Field.guestPhysicalAddress, request.guestPhysicalAddress);
   }
-  if (request.instructionLength !== undefined) saveWords(copy, Field.vmExitInstructionLength, request.instructionLength, 0);
+  if (request.instructionLength !== undefined)
+    saveWords(copy, Field.vmExitInstructionLength, request.instructionLength, 0);
   if (request.instructionInformation !== undefined) {
     saveWords(copy, Field.vmExitInstructionInformation, request.instructionInformation >>> 0, 0);
   }
   if (request.msrData !== undefined) saveField(p, copy, Field.msrData, request.msrData);
 
   const injected = 2 * Field.injectedEventIdentification;
-  saveWords(copy, Field.injectedEventIdentification, ((copy.words[injected] as number) & ~EVENT_VALID) >>> 0, 0);
+  saveWords(
+    copy,
+    Field.injectedEventIdentification,
+    ((copy.words[injected] as number) & ~EVENT_VALID) >>> 0,
+    0,
+  );
   if (capabilities.has('misc', Misc.STORE_LMA)) {
     const lma = ((p.cpu.words[2 * Register.IA32_EFER] as number) >>> EFER.LMA) & 1;
     const controls = copy.words[2 * Field.vmEntryControls] as number;

@@ -1,6 +1,7 @@
 /** Saving guest state (SDM §30.3): slot-to-slot copies, then what has a rule of its own. */
+
+import { CR0, CR4, EFER, Register, type RegisterName, RFLAGS, SEGMENT_NAMES } from '../../cpu/registers.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
-import { CR0, CR4, EFER, Register, RFLAGS, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
 import { AR_RESERVED, AR_UNUSABLE, EVENT_VALID, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -99,8 +100,14 @@ const ACCESS_EXITS: ReadonlySet<number> = new Set([
   ExitReason.SppRelatedEvent,
 ]);
 const DEBUG_DEFINED =
-  PendingDebug.B0 | PendingDebug.B1 | PendingDebug.B2 | PendingDebug.B3 |
-  PendingDebug.BusLock | PendingDebug.EnabledBreakpoint | PendingDebug.Bs | PendingDebug.Rtm;
+  PendingDebug.B0 |
+  PendingDebug.B1 |
+  PendingDebug.B2 |
+  PendingDebug.B3 |
+  PendingDebug.BusLock |
+  PendingDebug.EnabledBreakpoint |
+  PendingDebug.Bs |
+  PendingDebug.Rtm;
 
 function savePairs(copy: ProcessorCopy, pairs: Uint16Array, words: Uint32Array): void {
   for (let i = 0; i < pairs.length; i += 2) {
@@ -153,7 +160,12 @@ function saveSegments(copy: ProcessorCopy, words: Uint32Array): void {
 /** SDM §30.3.3: RFLAGS as it is, but for RF. */
 function saveRflags(copy: ProcessorCopy, words: Uint32Array, request: ExitRequest): void {
   const rflags = words[2 * Register.RFLAGS] as number;
-  saveWords(copy, Field.guestRflags, savedResumeFlag(rflags, request) ? (rflags | RF) >>> 0 : (rflags & ~RF) >>> 0, 0);
+  saveWords(
+    copy,
+    Field.guestRflags,
+    savedResumeFlag(rflags, request) ? (rflags | RF) >>> 0 : (rflags & ~RF) >>> 0,
+    0,
+  );
 }
 
 function savedResumeFlag(rflags: number, request: ExitRequest): boolean {
@@ -163,7 +175,8 @@ function savedResumeFlag(rflags: number, request: ExitRequest): boolean {
   const spec = EXIT_REASONS[reason];
   const duringDelivery = request.originalEvent !== undefined && (request.originalEvent & EVENT_VALID) !== 0;
   if (ACCESS_EXITS.has(reason) && !duringDelivery) return true;
-  const byInstruction = spec.class === 'fault-like' && reason >= ExitReason.Cpuid && !ACCESS_EXITS.has(reason);
+  const byInstruction =
+    spec.class === 'fault-like' && reason >= ExitReason.Cpuid && !ACCESS_EXITS.has(reason);
   return byInstruction ? false : (rflags & RF) !== 0;
 }
 
@@ -176,12 +189,15 @@ function saveNonRegisterState(p: VmxProcessor, copy: ProcessorCopy, request: Exi
     : (words[2 * Register.blockingByNmi] as number);
   const movSs = words[2 * Register.blockingByMovSs] as number;
   const enclave = request.enclaveMode ? 1 : (words[2 * Register.enclaveInterruption] as number);
-  const interruptibility = (words[2 * Register.blockingBySti] as number) | (movSs << 1) | (nmi << 3) | (enclave << 4);
+  const interruptibility =
+    (words[2 * Register.blockingBySti] as number) | (movSs << 1) | (nmi << 3) | (enclave << 4);
   saveWords(copy, Field.guestInterruptibilityState, interruptibility, 0);
 
-  const isDebugException = request.event !== undefined && (request.event & 0xff) === 1 && ((request.event >>> 8) & 7) >= 3;
+  const isDebugException =
+    request.event !== undefined && (request.event & 0xff) === 1 && ((request.event >>> 8) & 7) >= 3;
   const isMachineCheck = request.event !== undefined && (request.event & 0x7ff) === 0x312;
-  const keeps = EXIT_REASONS[request.reason].keepsPendingDebug || isMachineCheck || (movSs === 1 && !isDebugException);
+  const keeps =
+    EXIT_REASONS[request.reason].keepsPendingDebug || isMachineCheck || (movSs === 1 && !isDebugException);
   const pending = keeps ? (words[2 * Register.pendingDebugExceptions] as number) & DEBUG_DEFINED : 0;
   saveWords(copy, Field.guestPendingDebugExceptions, pending, 0);
 
@@ -198,7 +214,10 @@ function saveNonRegisterState(p: VmxProcessor, copy: ProcessorCopy, request: Exi
   if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) {
     saveWords(copy, Field.guestInterruptStatus, (vmx.svi << 8) | vmx.rvi, 0);
   }
-  if (capabilities.fieldExists[Field.guestDeadline] === 1) saveValue(copy, Field.guestDeadline, vmx.guestDeadline);
+  if (capabilities.fieldExists[Field.guestDeadline] === 1) {
+    if (vmx.guestDeadline === 0n) saveWords(copy, Field.guestDeadline, 0, 0);
+    else saveValue(copy, Field.guestDeadline, vmx.guestDeadline);
+  }
 }
 
 /** SDM §28.5.1: the timer has counted down once for every change of TSC bit X since VM entry. */

@@ -12,7 +12,7 @@ import { loadMsrArea, storeMsrArea } from '../msr-area.ts';
 import { type Outcome, vmEntryFailure, vmExit, vmxAbort } from '../outcome.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { saveValue, saveWords } from './copy-writes.ts';
-import { checkExitRequest, type ExitRequest, isNmi } from './exit-request.ts';
+import { type ExitRequest, isNmi } from './exit-request.ts';
 import { loadHostState } from './host-state.ts';
 import { recordExit } from './record.ts';
 import { saveGuestState } from './save-guest-state.ts';
@@ -30,13 +30,8 @@ export type AbortIndicator = (typeof AbortIndicator)[keyof typeof AbortIndicator
 
 const HOST_64 = controlRef('exit.hostAddressSpaceSize');
 
-/**
- * Performs a VM exit from non-root operation.
- * @throws RangeError if the request names information its reason does not record
- */
+/** Performs a VM exit from non-root operation, for a request that names only what its reason records. */
 export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
-  const wrong = checkExitRequest(request);
-  if (wrong !== undefined) throw new RangeError(wrong);
   const copy = p.active.resident(p.vmx.current as ProcessorCopy);
   recordExit(p, copy, request);
   saveGuestState(p, copy, request);
@@ -75,7 +70,10 @@ function enterHost(p: VmxProcessor, copy: ProcessorCopy): Outcome | undefined {
   vmx.leaveNonRoot();
   if (!loadHostState(p, copy)) return abort(p, copy, AbortIndicator.HostPdpte);
   const count = copy.words[2 * Field.vmExitMsrLoadCount] as number;
-  if (count !== 0 && loadMsrArea(p, copy.quads[Field.vmExitMsrLoadAddress] as bigint, count, 'VM exit') !== 0) {
+  if (
+    count !== 0 &&
+    loadMsrArea(p, copy.quads[Field.vmExitMsrLoadAddress] as bigint, count, 'VM exit') !== 0
+  ) {
     return abort(p, copy, AbortIndicator.LoadingHostMsrs);
   }
   cpu.updateMode();

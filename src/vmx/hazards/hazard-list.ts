@@ -26,7 +26,8 @@ export const HAZARDS = {
     sdm: '27.11.1',
     kind: 'undefined',
     rule: 'VMCLEAR is executed on the logical processor on which the VMCS is active.',
-    example: 'CPU 1 executes VMCLEAR of a VMCS that is active on CPU 0; the data CPU 0 holds are not written back.',
+    example:
+      'CPU 1 executes VMCLEAR of a VMCS that is active on CPU 0; the data CPU 0 holds are not written back.',
   },
   'vmcs.shadow-active-elsewhere': {
     sdm: '27.11.1',
@@ -170,7 +171,8 @@ export const SOFTWARE_USE_RULES: Readonly<Record<string, readonly HazardId[] | s
   'UB-23': ['vmxon.region-shared', 'vmcs.region-overwritten'],
   'UB-24': ['vmxon.memory-access'],
   'UB-25': 'VMfailValid 11 or VMfailInvalid',
-  'UB-26': 'memory types are computed with second-level address translation; physical memory here is write-back',
+  'UB-26':
+    'memory types are computed with second-level address translation; physical memory here is write-back',
   'UB-27': ['msr-area.too-long'],
   'UB-28': 'VMfailValid 7 where the capability MSRs require the bit',
   'UB-29': 'VM-entry failure 33 with exit qualification 4',

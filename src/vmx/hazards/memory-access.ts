@@ -3,9 +3,9 @@
  * active VMCSs, VMXON regions, and structures a running guest's VMCS points to.
  */
 import { PAGE_SIZE } from '../../bits/address.ts';
-import { REVISION_OFFSET } from '../../vmcs/layout.ts';
-import { FIELD_COUNT, Field, FIELDS, type FieldName } from '../../vmcs/fields.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
+import { FIELD_COUNT, FIELDS, Field, type FieldName } from '../../vmcs/fields.ts';
+import { REVISION_OFFSET } from '../../vmcs/layout.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import type { HazardMonitor } from './hazard-monitor.ts';
@@ -76,7 +76,8 @@ function reportRegion(
     if (kind === 'load' || !touchesData) return false;
     // Whatever the store wrote may be any field.
     record.written.fill(1, 0, FIELD_COUNT);
-    const detail = 'a store into the data of an inactive VMCS region depends on a format that belongs to the revision';
+    const detail =
+      'a store into the data of an inactive VMCS region depends on a format that belongs to the revision';
     return monitor.report('vmcs.format-dependence', cpu, kind, region, detail);
   }
   const on = `a VMCS that is active on CPU ${record.activeOn}`;
@@ -89,7 +90,8 @@ function reportRegion(
     }
   }
   if (!touchesData) return false;
-  if (kind === 'load') return monitor.report('vmcs.memory-read', cpu, kind, region, `a load reads the data of ${on}`);
+  if (kind === 'load')
+    return monitor.report('vmcs.memory-read', cpu, kind, region, `a load reads the data of ${on}`);
   record.corrupted = 'an ordinary store wrote its region while it was active';
   return monitor.report('vmcs.memory-write', cpu, kind, region, `a store writes the data of ${on}`);
 }

@@ -56,7 +56,12 @@ function operandType(p: VmxProcessor, value: bigint): bigint {
 }
 
 /** `descriptor` is 128 bits: EPTP in 63:0. Bits 127:64 are not examined (the operation in §33.3 tests none). */
-export function invept(p: VmxProcessor, type: bigint, descriptor: MemoryOperand, form: InstructionForm): Outcome {
+export function invept(
+  p: VmxProcessor,
+  type: bigint,
+  descriptor: MemoryOperand,
+  form: InstructionForm,
+): Outcome {
   const ended = before(p, 'INVEPT', type, descriptor, form);
   if (ended !== undefined) return ended;
   const eptp = BigInt.asUintN(64, descriptor as bigint);
@@ -68,7 +73,12 @@ export function invept(p: VmxProcessor, type: bigint, descriptor: MemoryOperand,
 }
 
 /** `descriptor` is 128 bits: VPID in 15:0, zeros in 63:16, linear address in 127:64. */
-export function invvpid(p: VmxProcessor, type: bigint, descriptor: MemoryOperand, form: InstructionForm): Outcome {
+export function invvpid(
+  p: VmxProcessor,
+  type: bigint,
+  descriptor: MemoryOperand,
+  form: InstructionForm,
+): Outcome {
   const ended = before(p, 'INVVPID', type, descriptor, form);
   if (ended !== undefined) return ended;
   const value = descriptor as bigint;

@@ -25,7 +25,9 @@ export function isRegisterForm(operand: MemoryOperand): boolean {
 
 /** The fault that accessing `operand` raises, if any. */
 export function accessFault(operand: MemoryOperand): Outcome | undefined {
-  return typeof operand !== 'bigint' && operand.kind === 'fault' ? fault(operand.vector, operand.errorCode) : undefined;
+  return typeof operand !== 'bigint' && operand.kind === 'fault'
+    ? fault(operand.vector, operand.errorCode)
+    : undefined;
 }
 
 /** What the VM exit of a VMX instruction reports about its encoding (SDM §30.2.1, §30.2.5). */

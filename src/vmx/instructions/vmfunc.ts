@@ -32,7 +32,8 @@ function switchEptp(p: VmxProcessor, current: ProcessorCopy): boolean {
   const { cpu } = p;
   const index = cpu.words[2 * Register.RCX] as number;
   const tracing = ((cpu.words[2 * Register.IA32_RTIT_CTL] as number) & 1) === 1;
-  if (index >= LIST_ENTRIES || (tracing && isOn(current, p.capabilities, PT_USES_GUEST_PHYSICAL))) return false;
+  if (index >= LIST_ENTRIES || (tracing && isOn(current, p.capabilities, PT_USES_GUEST_PHYSICAL)))
+    return false;
   const list = current.quads[Field.eptpListAddress] as bigint;
   if (!fitsWidth(list, 52)) return false;
   const eptp = cpu.memory.read64(Number(list) + 8 * index);

@@ -3,23 +3,23 @@
  * reaches its memory operand after the field check, VMWRITE before it.
  */
 import { Mode } from '../../cpu/processor.ts';
-import { ARITHMETIC_FLAGS, Register } from '../../cpu/registers.ts';
+import { Register } from '../../cpu/registers.ts';
 import { ENCODING_COUNT } from '../../vmcs/encoding.ts';
 import { FIELDS, Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { ACCESS_HIGH, ACCESS_READ_ONLY, ACCESS_SLOT_SHIFT } from '../capabilities/capabilities.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { InstructionError } from '../instruction-errors.ts';
-import { FAULT_GP0, FAULT_UD, type Outcome, VM_SUCCEED } from '../outcome.ts';
+import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isUndefined, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
 import { accessFault, type InstructionForm, type MemoryOperand } from './operands.ts';
 
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
-const LOW_MASKS = Uint32Array.from(FIELDS, (f) => (f.bits === 16 ? 0xffff : 0xffff_ffff));
-const HIGH_MASKS = Uint32Array.from(FIELDS, (f) => (f.bits === 64 ? 0xffff_ffff : 0));
-const RFLAGS_LOW = 2 * Register.RFLAGS;
+/** Bits of a field that its width has, by slot: low and high 32. */
+export const LOW_MASKS = Uint32Array.from(FIELDS, (f) => (f.bits === 16 ? 0xffff : 0xffff_ffff));
+export const HIGH_MASKS = Uint32Array.from(FIELDS, (f) => (f.bits === 64 ? 0xffff_ffff : 0));
 
 /** Where VMREAD puts its result: writes it and answers with the fault that raises, if any. */
 export type ReadDestination = (value: bigint) => Outcome | undefined;
@@ -110,12 +110,14 @@ function changed(p: VmxProcessor, copy: ProcessorCopy, slot: number, high: boole
   p.active.fieldChanged(copy, slot);
 }
 
-const WRITTEN = 1;
+/** Values of {@link ProcessorCopy.written}. */
+export const WRITTEN = 1;
 /** Written with high access last: a full access outside 64-bit mode would lose that half. */
-const WRITTEN_HIGH = 3;
+export const WRITTEN_HIGH = 3;
 
 function reportLostHalf(p: VmxProcessor, copy: ProcessorCopy, slot: number): void {
-  if (p.cpu.mode === Mode.Bit64 || copy.written[slot] !== WRITTEN_HIGH || copy.words[2 * slot + 1] === 0) return;
+  if (p.cpu.mode === Mode.Bit64 || copy.written[slot] !== WRITTEN_HIGH || copy.words[2 * slot + 1] === 0)
+    return;
   const name = FIELDS[slot]?.name ?? '';
   const detail = `full access to "${name}" clears bits 63:32, which were written with high access before`;
   p.hazards.report('vmwrite.high-before-full', p.cpu.index, 'VMWRITE', copy.address, detail);
@@ -134,57 +136,4 @@ function ready(p: VmxProcessor): Outcome {
     words[2 * Register.blockingByMovSs] === 0;
   if (unhindered) vmx.fastEpoch = cpu.epoch;
   return vmSucceed(p);
-}
-
-/**
- * VMREAD from register to register: the encoding is the 64-bit general register `encodingRegister`,
- * the result goes to `destination` (0–15). While nothing has changed that its checks look at, it is
- * a table look-up and a copy of two words.
- */
-export function vmreadRegister(p: VmxProcessor, encodingRegister: number, destination: number): Outcome | undefined {
-  const { cpu, vmx } = p;
-  const registers = cpu.words;
-  if (vmx.fastEpoch !== cpu.epoch || registers[2 * encodingRegister + 1] !== 0) return undefined;
-  const encoding = registers[2 * encodingRegister] as number;
-  if (encoding >= ENCODING_COUNT) return undefined;
-  const access = p.capabilities.access[encoding] as number;
-  if (access < 0) return undefined;
-  const { words } = vmx.current as ProcessorCopy;
-  const from = (access >> ACCESS_SLOT_SHIFT) << 1;
-  const to = destination << 1;
-  if (access & ACCESS_HIGH) {
-    registers[to] = words[from + 1] as number;
-    registers[to + 1] = 0;
-  } else {
-    registers[to] = words[from] as number;
-    registers[to + 1] = words[from + 1] as number;
-  }
-  registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~ARITHMETIC_FLAGS;
-  return VM_SUCCEED;
-}
-
-/** VMWRITE from register to register, as {@link vmreadRegister}. */
-export function vmwriteRegister(p: VmxProcessor, encodingRegister: number, source: number): Outcome | undefined {
-  const { cpu, vmx } = p;
-  const registers = cpu.words;
-  if (vmx.fastEpoch !== cpu.epoch || registers[2 * encodingRegister + 1] !== 0) return undefined;
-  const encoding = registers[2 * encodingRegister] as number;
-  if (encoding >= ENCODING_COUNT) return undefined;
-  const access = p.capabilities.access[encoding] as number;
-  if (access < 0 || (access & ACCESS_READ_ONLY) !== 0) return undefined;
-  const copy = vmx.current as ProcessorCopy;
-  const slot = access >> ACCESS_SLOT_SHIFT;
-  const { words } = copy;
-  const from = source << 1;
-  if (access & ACCESS_HIGH) {
-    words[2 * slot + 1] = registers[from] as number;
-    copy.written[slot] = WRITTEN_HIGH;
-  } else {
-    words[2 * slot] = (registers[from] as number) & (LOW_MASKS[slot] as number);
-    words[2 * slot + 1] = (registers[from + 1] as number) & (HIGH_MASKS[slot] as number);
-    copy.written[slot] = WRITTEN;
-  }
-  copy.unverified |= copy.dependents[slot] as number;
-  registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~ARITHMETIC_FLAGS;
-  return VM_SUCCEED;
 }

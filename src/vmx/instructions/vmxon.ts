@@ -1,8 +1,8 @@
 /** VMXON: enter VMX operation (SDM §33.3, §26.7, §26.8, §27.11.5). */
 import { bit } from '../../bits/u64.ts';
 import { CR4, Register } from '../../cpu/registers.ts';
-import { InstructionError } from '../instruction-errors.ts';
 import { Misc } from '../capabilities/capability-msrs.ts';
+import { InstructionError } from '../instruction-errors.ts';
 import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome.ts';
 import { NO_POINTER, Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isRegionAddressValid, isUndefinedInMode, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
@@ -24,7 +24,12 @@ function isVmxonEnabled(p: VmxProcessor): boolean {
 
 export function vmxon(p: VmxProcessor, operand: MemoryOperand, form: InstructionForm): Outcome {
   const { cpu, vmx } = p;
-  if (isRegisterForm(operand) || !cpu.features.vmx || !bit(cpu.read('CR4'), CR4.VMXE) || isUndefinedInMode(p)) {
+  if (
+    isRegisterForm(operand) ||
+    !cpu.features.vmx ||
+    !bit(cpu.read('CR4'), CR4.VMXE) ||
+    isUndefinedInMode(p)
+  ) {
     return FAULT_UD;
   }
   if (vmx.operation === Operation.NonRoot) return exitFrom(p, 'VMXON', form);

@@ -135,7 +135,6 @@ export const GUEST_CR3 = {
       fields: ['guestCr3', ...fieldsOfControl('proc2.enableEpt')],
       holds: (c) => (c.value('guestCr3') & cr3Reserved(c)) === 0n,
       fix: (c) => clear(c, 'guestCr3', cr3Reserved(c)),
-      looksOutside: true,
     }),
     check('guest.cr3.bit63', {
       rule: 'Guest CR3: bit 63 is 0, even if guest CR4.PCIDE is 1.',

@@ -34,7 +34,10 @@ export function highIdentical(field: FieldName): Requirement {
 
 /** Writes the DPL of a segment's access rights. */
 export function setDpl(c: CheckContext, segment: SegmentRegister, dpl: number): FieldChange[] {
-  return set(segmentFields(segment).accessRights, BigInt(((c.accessRights(segment) & ~0x60) | (dpl << 5)) >>> 0));
+  return set(
+    segmentFields(segment).accessRights,
+    BigInt(((c.accessRights(segment) & ~0x60) | (dpl << 5)) >>> 0),
+  );
 }
 
 /** Writes the type of a segment's access rights. */

@@ -112,7 +112,6 @@ export const HOST_REGISTERS = {
       rule: 'Host CR3: no bit beyond the physical-address width is 1 (LAM bits apart, where supported).',
       when: [INTEL_64],
       ...reservedZero('hostCr3', cr3Reserved),
-      looksOutside: true,
     }),
     check('host.cr3.bit63', {
       rule: 'Host CR3: bit 63 is 0, even with host CR4.PCIDE.',

@@ -54,7 +54,6 @@ export function withinAddressWidth(field: FieldName, ones: bigint = mask(63, 0))
     fields: [field],
     holds: (c) => c.withinAddressWidth(c.value(field) & ones),
     fix: (c) => clear(c, field, mask(63, c.addressWidth)),
-    looksOutside: true,
   };
 }
 

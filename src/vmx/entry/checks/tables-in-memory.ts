@@ -39,7 +39,6 @@ export function endsWithinAddressWidth(
     fields: [address, number],
     holds: (c) => c.withinAddressWidth(c.value(address) + size64 * c.value(number) - less),
     fix,
-    looksOutside: true,
   };
 }
 

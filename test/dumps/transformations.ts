@@ -1,0 +1,142 @@
+/** What happens to a dump between the printer and the reader: logs, mail programs, terminals. */
+import fc from 'fast-check';
+
+export type Transformation = (text: string) => string;
+
+function eachLine(text: string, change: (line: string, index: number) => string): string {
+  return text
+    .split('\n')
+    .map((line, i) => (line === '' ? line : change(line, i)))
+    .join('\n');
+}
+
+export const PREFIXES: readonly string[] = [
+  '',
+  '[ 2311.499051] ',
+  '[ 2311.499051] kvm_intel: ',
+  '[12345.678901][T9921] ',
+  '<3>[    1.000001] kvm_intel: ',
+  '[Mon Jun 24 17:25:51 2022] ',
+  'Jun 24 17:25:51 host.example kernel: ',
+  'Jun  4 17:25:51 host kernel: [ 2311.499051] kvm_intel: ',
+  '2022-06-24T17:25:51.123456+02:00 host kernel: ',
+  '  kvm_intel: ',
+  '[...] ',
+  '[…] ',
+  '(XEN) ',
+  '(XEN) [2022-06-24 17:25:51] ',
+  '      CPU 0/KVM-251862 [019]  6384.132438: bprint:               dump_vmcs: ',
+  '      CPU 0/KVM-251862 [019] d..1.  6384.132438: bputs: vmx_dump_sel.constprop.0: ',
+];
+
+export function prefixed(prefix: string): Transformation {
+  return (text) => eachLine(text, (line) => prefix + line);
+}
+
+/** The first line has lost the beginning of its prefix. */
+export function cutPrefix(text: string): string {
+  return eachLine(text, (line, i) => (i === 0 ? `   33.881551] ${line}` : `[   33.881552] ${line}`));
+}
+
+const LOG_TRAFFIC = [
+  'audit: type=1400 audit(1656084351.123:77): apparmor="DENIED" operation="open"',
+  'RIP: 0010:vmx_vcpu_run+0x3f1/0x6b0 [kvm_intel]',
+  'CS:  0010 DS: 0000 ES: 0000 CR0: 0000000080050033',
+  'RSP: 0018:ffffa6a24a52bc20 EFLAGS: 00010246',
+  'usb 1-1: new high-speed USB device number 7 using xhci_hcd',
+  'kvm [251862]: vcpu0, guest rIP: 0xfffff8390c241308 disabled perfctr wrmsr: 0xc2 data 0xffff',
+  'Code: 48 89 e5 41 57 41 56 <0f> 0b',
+  '(XEN) ----[ Xen-4.12.0  x86_64  debug=n   Not tainted ]----',
+];
+
+/** Other messages between the lines; `picks` says after which lines and which message. */
+export function interleaved(picks: readonly (number | undefined)[]): Transformation {
+  return (text) =>
+    text
+      .split('\n')
+      .flatMap((line, i) => {
+        const pick = picks.length === 0 ? undefined : picks[i % picks.length];
+        return pick === undefined ? [line] : [line, LOG_TRAFFIC[pick % LOG_TRAFFIC.length] as string];
+      })
+      .join('\n');
+}
+
+export const messagePick = fc.option(fc.nat(LOG_TRAFFIC.length - 1), { nil: undefined });
+
+/** Breaks lines at spaces so that they have at most `width` characters where that is possible. */
+export function wrapped(width: number): Transformation {
+  const wrapLine = (line: string): string => {
+    const lines: string[] = [];
+    let rest = line;
+    while (rest.length > width) {
+      const before = rest.lastIndexOf(' ', width);
+      const at = before > 0 ? before : rest.indexOf(' ', width);
+      if (at <= 0) break;
+      lines.push(rest.slice(0, at));
+      rest = rest.slice(at + 1);
+    }
+    return [...lines, rest].join('\n');
+  };
+  return (text) => eachLine(text, wrapLine);
+}
+
+export function mailQuoted(depth: number, mark = '> '): Transformation {
+  return (text) => eachLine(text, (line) => mark.repeat(depth) + line);
+}
+
+export function withNoBreakSpaces(text: string): string {
+  return text.replaceAll('  ', ' \u00a0');
+}
+
+/** RFC 2045: `=` and everything beyond ASCII as bytes, lines of at most 76 characters. */
+export function quotedPrintable(text: string): string {
+  const encode = (line: string): string => {
+    const units = [...new TextEncoder().encode(line)].map((byte) =>
+      byte < 0x7f && byte >= 0x20 && byte !== 0x3d
+        ? String.fromCharCode(byte)
+        : `=${byte.toString(16).toUpperCase().padStart(2, '0')}`,
+    );
+    const lines = [''];
+    for (const unit of units) {
+      if ((lines.at(-1) as string).length + unit.length > 75) lines.push('');
+      lines[lines.length - 1] += unit;
+    }
+    return lines.join('=\n');
+  };
+  return text.split('\n').map(encode).join('\n');
+}
+
+export function coloured(text: string): string {
+  const escape = String.fromCharCode(27);
+  return eachLine(text, (line) => `${escape}[0;31m${line}${escape}[0m`);
+}
+
+export function withCrLf(text: string): string {
+  return text.replaceAll('\n', '\r\n');
+}
+
+/** As a UTF-16 file looks when it is read byte by byte. */
+export function withNuls(text: string): string {
+  return [...text].join('\0');
+}
+
+const identity: Transformation = (text) => text;
+
+function maybe(transformation: Transformation): fc.Arbitrary<Transformation> {
+  return fc.constantFrom(identity, transformation);
+}
+
+/** A way from printer to reader, in the order in which these things happen. */
+export const journey: fc.Arbitrary<Transformation> = fc
+  .tuple(
+    fc.array(messagePick, { maxLength: 20 }).map(interleaved),
+    fc.constantFrom(...PREFIXES).map(prefixed),
+    maybe(withNoBreakSpaces),
+    maybe(coloured),
+    fc.oneof(fc.constant(identity), fc.integer({ min: 24, max: 100 }).map(wrapped)),
+    fc.tuple(fc.nat(4), fc.constantFrom('> ', '>', '&gt; ')).map(([depth, mark]) => mailQuoted(depth, mark)),
+    maybe(quotedPrintable),
+    maybe(withCrLf),
+    maybe(withNuls),
+  )
+  .map((steps) => (text) => steps.reduce((result, step) => step(result), text));
