@@ -5,7 +5,7 @@
  */
 import { bit } from '../bits/u64.ts';
 import { controlOf } from '../vmcs/controls.ts';
-import { type Hole, h1, h2, h4, h5, h8, h16, type Label, label, labelTable } from './labels.ts';
+import { type Hole, h2, h4, h5, h8, h16, type Label, label, labelTable } from './labels.ts';
 import { reportedBy } from './reports.ts';
 import { type Found, findSections, type SectionDump, type SectionTables } from './state-sections.ts';
 import type { MsrLists, VmcsImage } from './vmcs-image.ts';
@@ -134,7 +134,7 @@ const TABLES: SectionTables = {
     label`APIC-access addr =${h16('apicAccessAddress')}`,
     label`virt-APIC addr =${h16('virtualApicAddress')}`,
     label`VE info address =${h16('virtualizationExceptionInformationAddress')}`,
-    label`ve_info:${h1('~veInfo')}`,
+    label`ve_info:`,
     // An out-of-tree printer has the host's shadow stack here.
     label`S_CET =${h16('hostIa32SCet')}`,
     label`SSP =${h16('hostSsp')}`,

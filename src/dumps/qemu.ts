@@ -63,7 +63,7 @@ class RegisterDump {
 
   get complete(): boolean {
     const { values } = this;
-    return (['guestRip', 'guestCsSelector', 'guestTrSelector', 'guestCr0'] as const).every((f) =>
+    return (['guestRip', 'guestCsSelector', 'guestTrSelector', 'guestCr4'] as const).every((f) =>
       values.has(f),
     );
   }
@@ -88,9 +88,9 @@ export function readQemu(text: string): VmcsImage | undefined {
       if (token.text === 'RAX') dump.variant = '64-bit';
       count++;
     }
-    stream.advance(dump && !best?.complete ? take(stream, dump) : 1);
-    if (dump && !best?.complete && (!best || dump === best || dump.values.size > best.values.size))
-      best = dump;
+    const wanted = dump && (dump === best || !best?.complete) ? dump : undefined;
+    stream.advance(wanted ? take(stream, wanted) : 1);
+    if (wanted && wanted.values.size > (best?.values.size ?? 0)) best = wanted;
   }
   if (!best || best.values.size < 2) return undefined;
   if (best.error) throw best.error;
@@ -132,7 +132,10 @@ function imageOf({ values, notes, report, variant, complete }: RegisterDump, oth
     'KVM runs every guest with CR0.NE and CR4.VMXE set, whatever it shows the guest: both are added',
   );
   if (!complete) notes.push('the register state is cut off: the rest is unknown');
-  if (others > 0) notes.push(`the text holds ${others} more register states: this is the first complete one`);
+  if (others > 0)
+    notes.push(
+      `the text holds ${others === 1 ? 'one more register state' : `${others} more register states`}: this is the ${complete ? 'first complete one' : 'one that says most'}`,
+    );
   const { line: _line, note, ...reported } = report ?? { line: 0 };
   if (note) notes.push(note);
   return { format: 'qemu', variant, values, reported, notes };

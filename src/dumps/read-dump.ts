@@ -21,6 +21,12 @@ function isBinary(text: string): boolean {
   return strange * 10 > sample.length;
 }
 
+function readPrinted(text: string): VmcsImage | undefined {
+  const sections = text.includes(SECTIONS) ? (XEN.test(text) ? readXen(text) : readKvm(text)) : undefined;
+  const encoded = sections ?? (ENCODED_FIELD.test(text) ? readHaxm(text) : undefined);
+  return encoded ?? (REGISTERS.test(text) ? readQemu(text) : undefined);
+}
+
 /**
  * Reads the dump that a text holds: of KVM, Xen, QEMU or HAXM, or our JSON.
  * @throws DumpError if there is none, or it is damaged; nothing else, whatever the text
@@ -29,16 +35,11 @@ export function readDump(text: string): VmcsImage {
   const plain = text.includes('\0') ? text.replaceAll('\0', '') : text;
   const begin = plain.slice(0, SAMPLE).trimStart();
   if (begin === '' && plain.trim() === '') throw new DumpError('the text is empty');
-  if (/^(?:\{|\[\s*["{\]])/.test(begin.replace(/^\uFEFF/, ''))) return readJson(plain);
-
-  const image =
-    (plain.includes(SECTIONS) && (XEN.test(plain) ? readXen(plain) : readKvm(plain))) ||
-    (ENCODED_FIELD.test(plain) && readHaxm(plain)) ||
-    (REGISTERS.test(plain) && readQemu(plain));
-  if (image) {
-    if (image.values.size === 0) throw new DumpError('the dump holds no values');
-    return image;
-  }
+  const image = /^(?:\{|\[\s*["{\]])/.test(begin.replace(/^\uFEFF/, ''))
+    ? readJson(plain)
+    : readPrinted(plain);
+  if (image?.values.size === 0) throw new DumpError('the dump holds no values');
+  if (image) return image;
   if (isBinary(plain)) throw new DumpError('the text is binary, no dump');
   if (/entry\s{1,8}failed,\s{1,8}hardware\s{1,8}error/.test(plain)) {
     throw new DumpError('the text says that a VM entry failed but holds no dump and no register state');

@@ -24,7 +24,7 @@ const TABLES: SectionTables = {
     ...GUEST_LABELS,
     label`sel attr limit base`,
     label`EFER(VMCS) =${h16('guestIa32Efer')}`,
-    label`EFER(MSR LL) =${h16('~msrAreaEfer')}`,
+    label`EFER(MSR LL) =${h16('~autoloadEfer')}`,
     label`CR3: actual=${h16('guestCr3')} target_count=${h1('cr3TargetCount')}`,
     label`target0 =${h16('cr3TargetValue0')}`,
     label`target1 =${h16('cr3TargetValue1')}`,
@@ -64,7 +64,7 @@ export function readXen(text: string): VmcsImage | undefined {
   const { dump } = found;
   const { values } = dump;
   const notes = [...notesOnChoice(found), ...dump.notes];
-  const msrAreaEfer = dump.reads.get('~msrAreaEfer');
+  const msrAreaEfer = dump.reads.get('~autoloadEfer');
   if (msrAreaEfer) {
     notes.push(`line ${msrAreaEfer.line}: EFER(MSR LL) is an MSR-area entry: guest IA32_EFER is unknown`);
   }

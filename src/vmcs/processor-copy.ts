@@ -41,6 +41,10 @@ export class ProcessorCopy {
   unverified = ALL_UNVERIFIED;
   /** Reduction of the physical-address width under which the verified lists held, −1 if none did. */
   verifiedReduction = -1;
+  /** Processor state under which all lists held (a number VM entry makes of it), −1 if they never did. */
+  verifiedState = -1;
+  /** Which of the entry checks that read memory applied then, a bit each. */
+  memoryRows = 0;
   launchState: LaunchState = LaunchState.Undefined;
   isShadow = false;
   /** False once the processor has evicted the copy: it reads the region again before the next use. */

@@ -115,8 +115,8 @@ describe('hostile texts', () => {
         dumpValues,
         journey,
         fc.array(edit, { minLength: 1, maxLength: 6 }),
-        ({ layout, values }, travel, edits) => {
-          let text = travel(writeKvmDump(values, { variant: layout, hardwareError: 7 }));
+        ({ layout, values }, way, edits) => {
+          let text = way.travel(writeKvmDump(values, { variant: layout, hardwareError: 7 }));
           for (const { at, length, text: inserted } of edits) {
             const start = at % (text.length + 1);
             text = text.slice(0, start) + inserted + text.slice(start + length);
@@ -136,10 +136,13 @@ describe('hostile texts', () => {
     ['hello world', 'no dump found'],
     ['*** Guest State ***', 'the dump holds no values'],
     ['__proto__ State constructor = toString', 'no dump found'],
-    ['*** Guest State ***\nconstructor: __proto__=1 CR3 = 0x1', ''],
   ])('%j', (text, message) => {
-    if (message === '') expect(readDump(text).values.size).toBe(1);
-    else expect(() => readDump(text)).toThrow(message);
+    expect(() => readDump(text)).toThrow(message);
+  });
+
+  it('words that are names of object members', () => {
+    const text = '*** Guest State ***\nconstructor: __proto__=1 toString = 2\nCR3 = 0x1\nend';
+    expect([...readDump(text).values.keys()]).toEqual(['guestCr3']);
   });
 
   it('lines of megabytes', () => {
@@ -180,9 +183,9 @@ describe('hostile texts', () => {
 describe('a dump that has travelled', () => {
   it('reads the same', () => {
     fc.assert(
-      fc.property(dumpValues, journey, ({ layout, values }, travel) => {
+      fc.property(dumpValues, journey, ({ layout, values }, way) => {
         const text = writeKvmDump(values, { variant: layout, hardwareError: 7 });
-        const image = readDump(travel(text));
+        const image = readDump(way.travel(text));
         expect(sorted(image.values)).toEqual(sorted(values));
         expect(image.reported.instructionError).toBe(7);
       }),

@@ -79,7 +79,7 @@ describe('our own format', () => {
     [{ fields: { vpid: 1 }, reported: { exitReason: 'x' } }, '"exitReason": "x" is no hexadecimal number'],
     [{ fields: { vpid: 1 }, reported: { reason: 1 } }, '"reason" in "reported" is not known'],
     [{ fields: { vpid: 1 }, reported: [] }, '"reported" is no object'],
-    [{}, 'the dump holds no values'],
+    [{ fields: {} }, 'the dump holds no values'],
     [[{}], 'the JSON text is no object of VMCS fields'],
   ])('%j', (value, message) => {
     expect(() => read(value)).toThrow(message);

@@ -23,10 +23,15 @@ export const PREFIXES: readonly string[] = [
   '  kvm_intel: ',
   '[...] ',
   '[…] ',
-  '(XEN) ',
-  '(XEN) [2022-06-24 17:25:51] ',
   '      CPU 0/KVM-251862 [019]  6384.132438: bprint:               dump_vmcs: ',
   '      CPU 0/KVM-251862 [019] d..1.  6384.132438: bputs: vmx_dump_sel.constprop.0: ',
+];
+
+export const XEN_PREFIXES: readonly string[] = [
+  '(XEN) ',
+  '(XEN) [2022-06-24 17:25:51] ',
+  '(XEN) [  123.456789] ',
+  'Jun 24 17:25:51 host kernel: (XEN) ',
 ];
 
 export function prefixed(prefix: string): Transformation {
@@ -107,8 +112,8 @@ export function quotedPrintable(text: string): string {
 }
 
 export function coloured(text: string): string {
-  const escape = String.fromCharCode(27);
-  return eachLine(text, (line) => `${escape}[0;31m${line}${escape}[0m`);
+  const control = String.fromCharCode(27);
+  return eachLine(text, (line) => `${control}[0;31m${line}${control}[0m`);
 }
 
 export function withCrLf(text: string): string {
@@ -120,23 +125,46 @@ export function withNuls(text: string): string {
   return [...text].join('\0');
 }
 
-const identity: Transformation = (text) => text;
+/** A way from printer to reader; a counterexample shows its steps. */
+export class Journey {
+  readonly #steps: readonly (readonly [name: string, step: Transformation])[];
 
-function maybe(transformation: Transformation): fc.Arbitrary<Transformation> {
-  return fc.constantFrom(identity, transformation);
+  constructor(steps: readonly (readonly [name: string, step: Transformation] | undefined)[]) {
+    this.#steps = steps.filter((step) => step !== undefined);
+  }
+
+  travel(text: string): string {
+    return this.#steps.reduce((result, [, step]) => step(result), text);
+  }
+
+  [fc.toStringMethod](): string {
+    return this.#steps.map(([name]) => name).join(', ');
+  }
 }
 
-/** A way from printer to reader, in the order in which these things happen. */
-export const journey: fc.Arbitrary<Transformation> = fc
+function maybe<T>(arbitrary: fc.Arbitrary<T>): fc.Arbitrary<T | undefined> {
+  return fc.option(arbitrary, { nil: undefined });
+}
+
+function named(step: Transformation): fc.Arbitrary<readonly [string, Transformation]> {
+  return fc.constant([step.name, step] as const);
+}
+
+/** The steps in the order in which these things happen. */
+export const journey: fc.Arbitrary<Journey> = fc
   .tuple(
-    fc.array(messagePick, { maxLength: 20 }).map(interleaved),
-    fc.constantFrom(...PREFIXES).map(prefixed),
-    maybe(withNoBreakSpaces),
-    maybe(coloured),
-    fc.oneof(fc.constant(identity), fc.integer({ min: 24, max: 100 }).map(wrapped)),
-    fc.tuple(fc.nat(4), fc.constantFrom('> ', '>', '&gt; ')).map(([depth, mark]) => mailQuoted(depth, mark)),
-    maybe(quotedPrintable),
-    maybe(withCrLf),
-    maybe(withNuls),
+    maybe(fc.array(messagePick, { maxLength: 20 }).map((p) => [`interleaved ${p}`, interleaved(p)] as const)),
+    maybe(fc.constantFrom(...PREFIXES).map((p) => [`prefixed ${JSON.stringify(p)}`, prefixed(p)] as const)),
+    maybe(named(withNoBreakSpaces)),
+    maybe(named(coloured)),
+    maybe(fc.integer({ min: 24, max: 100 }).map((w) => [`wrapped at ${w}`, wrapped(w)] as const)),
+    maybe(
+      fc
+        .tuple(fc.nat(4), fc.constantFrom('> ', '>', '&gt; '))
+        .map(([depth, mark]) => [`quoted ${depth} × ${mark}`, mailQuoted(depth, mark)] as const),
+    ),
+    maybe(named(quotedPrintable)),
+    maybe(named(withCrLf)),
+    maybe(named(withNuls)),
   )
-  .map((steps) => (text) => steps.reduce((result, step) => step(result), text));
+  .map((steps) => new Journey(steps));

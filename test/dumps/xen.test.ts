@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { readDump } from '../../src/dumps/read-dump.ts';
-import { prefixed, quotedPrintable, withNoBreakSpaces, wrapped } from './transformations.ts';
+import { prefixed, quotedPrintable, withNoBreakSpaces, wrapped, XEN_PREFIXES } from './transformations.ts';
 
 const SEGMENTS = `       sel  attr  limit   base
   CS: f000 0009b 0000ffff 00000000ffff0000
@@ -155,6 +155,12 @@ describe('Xen dumps', () => {
       guestCsBase: 1n,
       guestIa32Pat: 0x0007_0406_0007_0406n,
     });
+  });
+
+  it.each(XEN_PREFIXES)('strips the prefix %j', (prefix) => {
+    const image = readDump(prefixed(prefix)(`d2v0 VMLAUNCH error: 0x7\n${DUMP}`));
+    expect(image.values).toEqual(readDump(DUMP).values);
+    expect(image.reported.source).toBe('d2v0 VMLAUNCH error: 0x7');
   });
 
   it('survives wrapping and quoted-printable', () => {

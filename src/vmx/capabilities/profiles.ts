@@ -182,7 +182,7 @@ const BROADWELL = silicon(
 const SKYLAKE_X = silicon(
   'skylake-x',
   'Core i7-7800X (Skylake-X)',
-  ['skylake', 'skx'],
+  ['skx'],
   0x50654,
   { physicalAddressBits: 46, rtm: true, mpx: true, intelPt: true, generalPurposeCounters: 4 },
   {
@@ -203,6 +203,52 @@ const SKYLAKE_X = silicon(
     IA32_VMX_VMFUNC: 1n,
   },
   [NO_DUMP_OF_VMFUNC, NO_SPEC_CTRL_YET],
+);
+
+const SKYLAKE = silicon(
+  'skylake',
+  'Skylake and Coffee Lake client (i7-8850H, CPUID 906EX)',
+  ['skl', 'coffee-lake', 'cfl'],
+  0x906ea,
+  { sgx: true, smx: true, rtm: true, mpx: true, intelPt: true, generalPurposeCounters: 4 },
+  {
+    IA32_VMX_BASIC: 0x00da_0400_0000_0004n,
+    IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,
+    IA32_VMX_PROCBASED_CTLS: 0xfff9_fffe_0401_e172n,
+    IA32_VMX_EXIT_CTLS: 0x01ff_ffff_0003_6dffn,
+    IA32_VMX_ENTRY_CTLS: 0x0003_ffff_0000_11ffn,
+    IA32_VMX_MISC: 0x0000_0000_7004_c1e7n,
+    IA32_VMX_CR4_FIXED1: 0x37_67ffn,
+    IA32_VMX_VMCS_ENUM: 0x2en,
+    IA32_VMX_PROCBASED_CTLS2: 0x005f_bcff_0000_0000n,
+    IA32_VMX_EPT_VPID_CAP: 0x0000_0f01_0673_4141n,
+    IA32_VMX_TRUE_PINBASED_CTLS: 0x0000_007f_0000_0016n,
+    IA32_VMX_TRUE_PROCBASED_CTLS: 0xfff9_fffe_0400_6172n,
+    IA32_VMX_TRUE_EXIT_CTLS: 0x01ff_ffff_0003_6dfbn,
+    IA32_VMX_TRUE_ENTRY_CTLS: 0x0003_ffff_0000_11fbn,
+    IA32_VMX_VMFUNC: 1n,
+  },
+  [
+    ...(['BASIC', 'MISC', 'EPT_VPID_CAP'] as const).map((n) => `IA32_VMX_${n}: as printed for an i7-8850H`),
+    ...(['PINBASED_CTLS', 'PROCBASED_CTLS', 'PROCBASED_CTLS2'] as const).map(
+      (n) => `IA32_VMX_${n}: allowed-1 settings as printed for a CPUID 906EB, the rest as on every part`,
+    ),
+    ...(
+      [
+        'EXIT_CTLS',
+        'ENTRY_CTLS',
+        'CR4_FIXED1',
+        'VMCS_ENUM',
+        'TRUE_PINBASED_CTLS',
+        'TRUE_PROCBASED_CTLS',
+        'TRUE_EXIT_CTLS',
+        'TRUE_ENTRY_CTLS',
+      ] as const
+    ).map((n) => `IA32_VMX_${n}: in no dump; as on Skylake-X, which shares the revision identifier`),
+    ...(['CR0_FIXED0', 'CR0_FIXED1', 'CR4_FIXED0'] as const).map((n) => `IA32_VMX_${n}: as on every part`),
+    'CPUID: in no dump; as Skylake-X, with SMX and SGX as the client parts enumerate them',
+    NO_DUMP_OF_VMFUNC,
+  ],
 );
 
 const CANNON_LAKE = silicon(
@@ -419,6 +465,7 @@ export const PROFILES: readonly CpuProfile[] = [
   SANDY_BRIDGE,
   BROADWELL,
   SKYLAKE_X,
+  SKYLAKE,
   CANNON_LAKE,
   ICE_LAKE,
   TIGER_LAKE,

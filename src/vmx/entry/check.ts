@@ -56,7 +56,7 @@ export interface EntryCheck<Id extends string = string> {
    * entry even if no field has changed. The width of physical addresses does not count: VM entry
    * verifies everything again when IA32_TME_ACTIVATE changes it.
    */
-  readonly looksOutside: boolean;
+  readonly looksOutside: false | 'processor' | 'memory';
 }
 
 /** Rows of one section, evaluated in order. */
@@ -71,7 +71,7 @@ export interface CheckOptions {
   readonly when?: readonly Condition[];
   readonly holds: (c: CheckContext) => boolean;
   readonly fix: (c: CheckContext) => readonly FieldChange[];
-  readonly looksOutside?: boolean;
+  readonly looksOutside?: 'processor' | 'memory';
 }
 
 /** A maker of rows for one section with one consequence. */

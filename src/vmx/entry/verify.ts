@@ -25,30 +25,48 @@ export const DEPENDENTS: Uint32Array = (() => {
 })();
 
 const OUTSIDE_ROWS: readonly (readonly EntryCheck[])[] = LISTS.map((list) =>
-  list.rows.filter((r) => r.looksOutside),
+  list.rows.filter((r) => r.looksOutside !== false),
+);
+/** Rows that read memory, which may change at any time. At most 32. */
+const MEMORY_ROWS: readonly EntryCheck[] = LISTS.flatMap((list) =>
+  list.rows.filter((r) => r.looksOutside === 'memory'),
 );
 
-/** The row applies and does not hold. What it looked at must all be known. */
-function fails(row: EntryCheck, context: CheckContext): boolean {
+function applies(row: EntryCheck, context: CheckContext): boolean {
   for (let i = 0; i < row.when.length; i++) {
     if (!(row.when[i] as (typeof row.when)[number]).test(context)) return false;
   }
-  return !row.holds(context);
+  return true;
 }
 
 function firstFailing(rows: readonly EntryCheck[], context: CheckContext): EntryCheck | undefined {
   for (let i = 0; i < rows.length; i++) {
     const row = rows[i] as EntryCheck;
-    if (fails(row, context)) return row;
+    if (applies(row, context) && !row.holds(context)) return row;
   }
   return undefined;
 }
 
 /**
- * The first failing row for `copy`, whose fields `context` examines; undefined if VM entry may go on.
- * Lists that hold are marked verified in the copy.
+ * The first failing row for `copy`; undefined if VM entry may go on, and then the copy is marked
+ * verified. `state` is a number that differs whenever the processor state differs that rows look at:
+ * while neither it nor a field has changed since everything held, only memory is looked at again.
  */
-export function firstFailingCheck(copy: ProcessorCopy, context: CheckContext): EntryCheck | undefined {
+export function firstFailingCheck(
+  copy: ProcessorCopy,
+  context: CheckContext,
+  state: number,
+): EntryCheck | undefined {
+  if (copy.unverified === 0 && copy.verifiedState === state) {
+    if (copy.memoryRows === 0) return undefined;
+    context.examine(copy.words);
+    for (let i = 0; i < MEMORY_ROWS.length; i++) {
+      const row = MEMORY_ROWS[i] as EntryCheck;
+      if ((copy.memoryRows & (1 << i)) !== 0 && !row.holds(context)) return row;
+    }
+    return undefined;
+  }
+  context.examine(copy.words);
   for (let index = 0; index < LISTS.length; index++) {
     const bit = 1 << index;
     const clean = (copy.unverified & bit) === 0;
@@ -58,6 +76,11 @@ export function firstFailingCheck(copy: ProcessorCopy, context: CheckContext): E
     copy.unverified &= ~bit;
   }
   copy.unverified = 0;
+  copy.verifiedState = state;
+  copy.memoryRows = 0;
+  for (let i = 0; i < MEMORY_ROWS.length; i++) {
+    if (applies(MEMORY_ROWS[i] as EntryCheck, context)) copy.memoryRows |= 1 << i;
+  }
   return undefined;
 }
 

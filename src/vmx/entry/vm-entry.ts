@@ -2,6 +2,7 @@
  * VM entry after its basic checks (SDM §29.2–§29.6): controls and host state, guest state, loading,
  * MSR-load area, launch state, event injection. A step starts only when the one before has passed.
  */
+import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { FIELDS, Field } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { LaunchState } from '../../vmcs/region.ts';
@@ -42,8 +43,7 @@ export function enter(
     copy.verifiedReduction = reduction;
     copy.unverified = ALL_UNVERIFIED;
   }
-  context.examine(copy.words);
-  const failing = firstFailingCheck(copy, context);
+  const failing = firstFailingCheck(copy, context, processorState(p));
   if (failing !== undefined) {
     const { consequence } = failing;
     if (consequence.kind === 'VMfailValid') return { error: consequence.error };
@@ -74,6 +74,20 @@ export function enter(
   vmx.initBlocked = false;
   p.cpu.updateMode();
   return VM_ENTRY;
+}
+
+/**
+ * The processor state that entry checks look at, as one number: IA32_EFER.LMA, SMM, tracing, PAE
+ * paging, and with PAE paging CR3.
+ */
+function processorState(p: VmxProcessor): number {
+  const { words } = p.cpu;
+  const lma = ((words[2 * Register.IA32_EFER] as number) >>> EFER.LMA) & 1;
+  const tracing = (words[2 * Register.IA32_RTIT_CTL] as number) & 1;
+  const paging = (words[2 * Register.CR0] as number) >>> CR0.PG;
+  const pae = ((words[2 * Register.CR4] as number) >>> CR4.PAE) & paging & ~lma & 1;
+  const flags = lma | (tracing << 1) | (pae << 2) | ((words[2 * Register.inSmm] as number) << 3);
+  return pae === 1 ? flags + 16 * (words[2 * Register.CR3] as number) : flags;
 }
 
 /** "VMCS shadowing": the VMCS at the link pointer becomes active (SDM §27.1); true if the machine stops. */

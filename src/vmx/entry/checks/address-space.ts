@@ -59,12 +59,12 @@ export const ADDRESS_SPACE_SIZE = {
     check('host.addrspace.legacy-no-ia32e-guest', {
       when: [INTEL_64, LEGACY],
       ...isOff('entry.ia32eModeGuest'),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('host.addrspace.legacy-no-host64', {
       when: [INTEL_64, LEGACY],
       ...isOff('exit.hostAddressSpaceSize'),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('host.addrspace.long-needs-host64', {
       rule: 'The "host address-space size" VM-exit control is 1.',
@@ -72,7 +72,7 @@ export const ADDRESS_SPACE_SIZE = {
       fields: ['primaryVmExitControls'],
       holds: (c) => c.control('exit.hostAddressSpaceSize'),
       fix: (c) => turn(c, 'exit.hostAddressSpaceSize', 1),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('host.addrspace.host32-no-ia32e-guest', { when: HOST_32, ...isOff('entry.ia32eModeGuest') }),
     check('host.cr4.pcide-needs-host64', {

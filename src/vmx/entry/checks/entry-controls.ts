@@ -75,12 +75,12 @@ export const ENTRY_CONTROLS = {
     check('ctrl.entry-to-smm.only-in-smm', {
       when: [outsideSmm],
       ...isOff('entry.entryToSmm'),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('ctrl.deactivate-dual-monitor.only-in-smm', {
       when: [outsideSmm],
       ...isOff('entry.deactivateDualMonitorTreatment'),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('ctrl.smm-controls.exclusive', {
       rule: 'Of "entry to SMM" and "deactivate dual-monitor treatment", at least one is 0.',

@@ -92,7 +92,7 @@ export const EXECUTION_CONTROLS = {
       holds: (c) => c.bits('tprThreshold', 3, 0) <= virtualTaskPriorityClass(c),
       fix: (c) =>
         set('tprThreshold', (c.value('tprThreshold') & ~0xfn) | BigInt(virtualTaskPriorityClass(c))),
-      looksOutside: true,
+      looksOutside: 'memory',
     }),
 
     ...NEEDS.map(([id, dependent, needed]) =>
@@ -109,7 +109,7 @@ export const EXECUTION_CONTROLS = {
     check('ctrl.pt.load-rtit-while-tracing', {
       when: [tracing],
       ...isOff('entry.loadIa32RtitCtl'),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
 
     check('ctrl.posted-int.vector-range', {

@@ -173,7 +173,7 @@ export const GUEST_INTERRUPTIBILITY_STATE = {
       rule: 'Blocking by SMI is 0.',
       when: [OUTSIDE_SMM],
       ...zero(INTERRUPTIBILITY, SMI),
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
     check('guest.intr.smi-entry-to-smm', {
       rule: 'Blocking by SMI is 1.',
@@ -302,7 +302,7 @@ export const GUEST_VMCS_LINK_POINTER = {
       fields: [LINK],
       holds: (c) => (firstWord(c) & 0x7fff_ffff) === c.capabilities.revision,
       fix: unlink,
-      looksOutside: true,
+      looksOutside: 'memory',
     }),
     checkLink('guest.link.shadow-indicator', {
       rule: 'Bit 31 of the memory at the VMCS link pointer equals "VMCS shadowing".',
@@ -310,7 +310,7 @@ export const GUEST_VMCS_LINK_POINTER = {
       fields: [LINK, ...fieldsOfControl('proc2.vmcsShadowing')],
       holds: (c) => firstWord(c) >>> 31 === (c.control('proc2.vmcsShadowing') ? 1 : 0),
       fix: unlink,
-      looksOutside: true,
+      looksOutside: 'memory',
     }),
     checkLink('guest.link.not-current', {
       rule: 'VMCS link pointer is not the current-VMCS pointer.',
@@ -325,7 +325,7 @@ export const GUEST_VMCS_LINK_POINTER = {
       fields: [LINK],
       holds: (c) => c.value(LINK) !== c.ask(c.environment.currentVmcs(), 'the current-VMCS pointer', U64_MAX),
       fix: unlink,
-      looksOutside: true,
+      looksOutside: 'processor',
     }),
   ],
 } as const satisfies CheckList;

@@ -54,7 +54,7 @@ export const GUEST_PDPTES = {
         holds: (c) => isValid(pdpteInMemory(c, index), widthWithoutEpt(c)),
         // Other than in memory, only another paging mode helps.
         fix: (c) => clear(c, 'guestCr4', 1n << BigInt(CR4.PAE)),
-        looksOutside: true,
+        looksOutside: 'memory',
       }),
     ),
     ...ENTRIES.map((index) => {
