@@ -135,8 +135,8 @@ function headline(report: CheckReport): string {
       ? `${pc.green('no failing check')} among those the dump allows`
       : pc.green('no failing check');
   }
-  const depends = report.failures.length === 0 ? ', on processors such as this one seems to be' : '';
-  return `${pc.red(report.verdict)}: VM entry ends in ${first.consequence}${depends}`;
+  const depends = report.failures.length === 0 ? ' (depends on the processor)' : '';
+  return `${pc.red(report.verdict)} — ${first.consequence}${depends}`;
 }
 
 function agreementText(report: CheckReport): string {
@@ -214,10 +214,7 @@ export function asText(report: CheckReport, profile: CpuProfile | undefined): st
   }
   const rest = others.length - shown.length;
   if (rest > 0) {
-    lines.push(
-      '',
-      `${plural(rest, 'more check')} fail only on processors that the dump cannot be of (--json lists them).`,
-    );
+    lines.push('', `On processors that the dump cannot be of, ${rest} more would fail (--json lists them).`);
   }
   lines.push(...unknownLines(report));
   if (report.notes.length > 0) {

@@ -72,10 +72,11 @@ function showField(query: string, json: boolean): void {
 }
 
 function unknownField(query: string): string {
-  const words = query.split(/[\s_]+/).filter((w) => w.length > 1);
-  const similar = [query, ...words.sort((a, b) => b.length - a.length)]
-    .map((text) => searchFields(text))
-    .find((list) => list.length > 0);
+  // The longest beginning of the name that is in some field's name.
+  const beginnings = Array.from({ length: Math.max(0, query.length - 3) }, (_, i) =>
+    query.slice(0, query.length - i),
+  ).slice(0, 80);
+  const similar = beginnings.map((text) => searchFields(text)).find((list) => list.length > 0);
   const hint = similar
     ? `did you mean ${alternatives(similar.slice(0, 5).map((f) => f.name))}?`
     : '"vmxon fields" lists all';

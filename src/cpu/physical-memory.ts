@@ -18,29 +18,29 @@ function makePage(buffer: ArrayBuffer = new ArrayBuffer(PAGE_SIZE)): MemoryPage 
 const ZERO_PAGE = makePage();
 
 export class PhysicalMemory {
-  readonly #pages = new Map<number, MemoryPage>();
-  #lastNumber = -1;
-  #lastPage: MemoryPage = ZERO_PAGE;
+  private readonly pages = new Map<number, MemoryPage>();
+  private lastNumber = -1;
+  private lastPage: MemoryPage = ZERO_PAGE;
 
   /** The page that holds `address`, created if it does not exist yet. */
   page(address: number): MemoryPage {
     const number = Math.floor(address / PAGE_SIZE);
-    if (number === this.#lastNumber) return this.#lastPage;
-    let page = this.#pages.get(number);
+    if (number === this.lastNumber) return this.lastPage;
+    let page = this.pages.get(number);
     if (page === undefined) {
       page = makePage();
-      this.#pages.set(number, page);
+      this.pages.set(number, page);
     }
-    this.#lastNumber = number;
-    this.#lastPage = page;
+    this.lastNumber = number;
+    this.lastPage = page;
     return page;
   }
 
   /** The page that holds `address` for reading only: a shared page of zeros where nothing was written. */
   peek(address: number): MemoryPage {
     const number = Math.floor(address / PAGE_SIZE);
-    if (number === this.#lastNumber) return this.#lastPage;
-    return this.#pages.get(number) ?? ZERO_PAGE;
+    if (number === this.lastNumber) return this.lastPage;
+    return this.pages.get(number) ?? ZERO_PAGE;
   }
 
   read8(address: number): number {
@@ -99,23 +99,23 @@ export class PhysicalMemory {
 
   /** Number of pages that exist. */
   get pageCount(): number {
-    return this.#pages.size;
+    return this.pages.size;
   }
 
   /** A copy of every page, by page number in ascending order. */
   snapshot(): ReadonlyMap<number, Uint8Array> {
-    const numbers = [...this.#pages.keys()].sort((a, b) => a - b);
-    return new Map(numbers.map((n) => [n, (this.#pages.get(n) as MemoryPage).u8.slice()]));
+    const numbers = [...this.pages.keys()].sort((a, b) => a - b);
+    return new Map(numbers.map((n) => [n, (this.pages.get(n) as MemoryPage).u8.slice()]));
   }
 
   /** Puts back a {@link snapshot}; pages that did not exist then cease to exist. */
   restore(pages: ReadonlyMap<number, Uint8Array>): void {
-    this.#pages.clear();
-    this.#lastNumber = -1;
+    this.pages.clear();
+    this.lastNumber = -1;
     for (const [number, bytes] of pages) {
       const page = makePage();
       page.u8.set(bytes);
-      this.#pages.set(number, page);
+      this.pages.set(number, page);
     }
   }
 }

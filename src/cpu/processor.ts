@@ -23,6 +23,11 @@ const MODE_REGISTERS: ReadonlySet<number> = new Set([
 ]);
 
 const CS_L = 1 << 13;
+const CR0_LOW = 2 * Register.CR0;
+const EFER_LOW = 2 * Register.IA32_EFER;
+const RFLAGS_LOW = 2 * Register.RFLAGS;
+const CS_RIGHTS = 2 * Register['CS.accessRights'];
+const SS_RIGHTS = 2 * Register['SS.accessRights'];
 
 export class Processor {
   /** Number of this processor in its machine, from 0. */
@@ -97,13 +102,13 @@ export class Processor {
   /** Derives {@link mode} and {@link cpl} again from the registers. */
   updateMode(): void {
     this.epoch++;
-    const word = (slot: number) => this.words[2 * slot] as number;
-    const cs = word(Register['CS.accessRights']);
-    if ((word(Register.CR0) & 1) === 0) this.mode = Mode.Real;
-    else if (word(Register.IA32_EFER) & (1 << EFER.LMA))
+    const { words } = this;
+    const cs = words[CS_RIGHTS] as number;
+    if (((words[CR0_LOW] as number) & 1) === 0) this.mode = Mode.Real;
+    else if ((words[EFER_LOW] as number) & (1 << EFER.LMA))
       this.mode = cs & CS_L ? Mode.Bit64 : Mode.Compatibility;
-    else this.mode = word(Register.RFLAGS) & (1 << RFLAGS.VM) ? Mode.Virtual8086 : Mode.Protected;
-    this.cpl = this.mode === Mode.Real ? 0 : (word(Register['SS.accessRights']) >> 5) & 3;
+    else this.mode = (words[RFLAGS_LOW] as number) & (1 << RFLAGS.VM) ? Mode.Virtual8086 : Mode.Protected;
+    this.cpl = this.mode === Mode.Real ? 0 : ((words[SS_RIGHTS] as number) >> 5) & 3;
   }
 
   /** IA32_EFER.LMA. */

@@ -251,6 +251,6 @@ function absentFields(image: VmcsImage, profile: CpuProfile): string[] {
   );
   if (absent.length === 0) return [];
   return [
-    `${profile.name} has no ${absent.map(([field]) => nameOf.get(field)).join(', ')}: the dump is of another processor`,
+    `not on ${profile.name}, but printed and not 0: ${absent.map(([field]) => nameOf.get(field)).join(', ')}`,
   ];
 }

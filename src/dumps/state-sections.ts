@@ -35,6 +35,7 @@ export class SectionDump {
   before: Report | undefined;
   after: Report | undefined;
   #openList: keyof MsrLists | undefined;
+  #msr: number | undefined;
   #notesLeftOut = 0;
   readonly #foreign = { first: 0, count: 0 };
   readonly #pendingForeign = { first: 0, count: 0 };
@@ -86,10 +87,11 @@ export class SectionDump {
 
   #takeMsr(read: Read): void {
     const list = this.#openList && this.msrLists[this.#openList];
-    if (!list || list.length > MOST_MSRS) return;
-    if (read.name === '~msr') list.push({ index: Number(read.value), reserved: 0, data: 0n });
-    const last = list.at(-1);
-    if (read.name === '~msrValue' && last) last.data = read.value;
+    if (read.name === '~msr') this.#msr = Number(read.value);
+    else if (list && this.#msr !== undefined && list.length < MOST_MSRS) {
+      list.push({ index: this.#msr, reserved: 0, data: read.value });
+      this.#msr = undefined;
+    }
   }
 
   /** A line within the dump that holds no label. */

@@ -28,11 +28,11 @@ export class ActiveSet {
   readonly policy: FlushPolicy;
   /** True while no data move except at VMPTRLD and VMCLEAR: what the fast paths rely on. */
   readonly retains: boolean;
-  readonly #memory: PhysicalMemory;
-  readonly #format: RegionFormat;
-  readonly #random: Prng;
-  readonly #dependents: Uint32Array;
-  readonly #copies = new Map<number, ProcessorCopy>();
+  private readonly memory: PhysicalMemory;
+  private readonly format: RegionFormat;
+  private readonly random: Prng;
+  private readonly dependents: Uint32Array;
+  private readonly copies = new Map<number, ProcessorCopy>();
 
   /** @param dependents by field slot: one bit a list of entry checks that looks at the field */
   constructor(
@@ -42,16 +42,16 @@ export class ActiveSet {
     seed: number,
     dependents: Uint32Array,
   ) {
-    this.#dependents = dependents;
-    this.#memory = memory;
-    this.#format = format;
+    this.dependents = dependents;
+    this.memory = memory;
+    this.format = format;
     this.policy = policy;
     this.retains = policy === 'at-vmclear';
-    this.#random = new Prng(seed);
+    this.random = new Prng(seed);
   }
 
   get size(): number {
-    return this.#copies.size;
+    return this.copies.size;
   }
 
   /** Bytes a processor holds for one active VMCS: field data and a byte a field that tells whether it was written. */
@@ -61,27 +61,27 @@ export class ActiveSet {
 
   /** Addresses of the active VMCSs, in the order in which they became active. */
   addresses(): number[] {
-    return [...this.#copies.keys()];
+    return [...this.copies.keys()];
   }
 
   get(address: number): ProcessorCopy | undefined {
-    return this.#copies.get(address);
+    return this.copies.get(address);
   }
 
   /** Makes the VMCS at `address` active: the copy the processor already holds, or one read from memory. */
   activate(address: number): ProcessorCopy {
-    let copy = this.#copies.get(address);
+    let copy = this.copies.get(address);
     if (copy === undefined) {
-      copy = new ProcessorCopy(address, this.#format, this.#dependents);
-      copy.load(this.#memory.peek(address));
-      this.#copies.set(address, copy);
+      copy = new ProcessorCopy(address, this.format, this.dependents);
+      copy.load(this.memory.peek(address));
+      this.copies.set(address, copy);
     }
     return this.resident(copy);
   }
 
   /** Makes sure the processor holds the data of `copy` before they are used. */
   resident(copy: ProcessorCopy): ProcessorCopy {
-    if (!copy.resident) copy.load(this.#memory.peek(copy.address));
+    if (!copy.resident) copy.load(this.memory.peek(copy.address));
     return copy;
   }
 
@@ -90,47 +90,47 @@ export class ActiveSet {
    * gets its launch state initialised in memory.
    */
   clear(address: number): void {
-    const copy = this.#copies.get(address);
-    const page = this.#memory.page(address);
+    const copy = this.copies.get(address);
+    const page = this.memory.page(address);
     if (copy !== undefined) {
       if (copy.resident) copy.writeBack(page);
-      this.#copies.delete(address);
+      this.copies.delete(address);
     }
-    writeLaunchState(page, this.#format, LaunchState.Clear);
+    writeLaunchState(page, this.format, LaunchState.Clear);
   }
 
   /** Forgets every active VMCS without writing anything back (VMXOFF, reset). */
   abandon(): void {
-    this.#copies.clear();
+    this.copies.clear();
   }
 
   /** Tells the policy that `slot` of `copy` has changed. */
   fieldChanged(copy: ProcessorCopy, slot: number): void {
     if (this.policy === 'write-through') {
-      storeField(this.#memory.page(copy.address), this.#format, copy.words, slot);
+      storeField(this.memory.page(copy.address), this.format, copy.words, slot);
     }
   }
 
   /** Tells the policy that many fields, or the launch state, of `copy` have changed. */
   copyChanged(copy: ProcessorCopy): void {
-    if (this.policy === 'write-through') copy.writeBack(this.#memory.page(copy.address));
+    if (this.policy === 'write-through') copy.writeBack(this.memory.page(copy.address));
   }
 
   /** Gives a seeded policy its chance to write back or evict some copy; the others do nothing. */
   chance(): void {
-    if (this.policy !== 'seeded' || this.#copies.size === 0) return;
-    const draw = this.#random.next();
+    if (this.policy !== 'seeded' || this.copies.size === 0) return;
+    const draw = this.random.next();
     if ((draw & 3) !== 0) return;
-    const victims = [...this.#copies.values()];
+    const victims = [...this.copies.values()];
     const victim = victims[(draw >>> 8) % victims.length] as ProcessorCopy;
     if (!victim.resident) return;
-    victim.writeBack(this.#memory.page(victim.address));
+    victim.writeBack(this.memory.page(victim.address));
     if ((draw & 4) !== 0) victim.resident = false;
   }
 
   snapshot(): ActiveSetSnapshot {
     return {
-      copies: [...this.#copies.values()].map((c) => ({
+      copies: [...this.copies.values()].map((c) => ({
         address: c.address,
         words: c.words.slice(),
         written: c.written,
@@ -139,22 +139,22 @@ export class ActiveSet {
         isShadow: c.isShadow,
         resident: c.resident,
       })),
-      random: this.#random.state,
+      random: this.random.state,
     };
   }
 
   restore(snapshot: ActiveSetSnapshot): void {
-    this.#copies.clear();
-    this.#random.state = snapshot.random;
+    this.copies.clear();
+    this.random.state = snapshot.random;
     for (const kept of snapshot.copies) {
-      const copy = new ProcessorCopy(kept.address, this.#format, this.#dependents);
+      const copy = new ProcessorCopy(kept.address, this.format, this.dependents);
       copy.words.set(kept.words);
       copy.written = kept.written;
       copy.unverified = kept.unverified;
       copy.launchState = kept.launchState;
       copy.isShadow = kept.isShadow;
       copy.resident = kept.resident;
-      this.#copies.set(kept.address, copy);
+      this.copies.set(kept.address, copy);
     }
   }
 }

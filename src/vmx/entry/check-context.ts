@@ -50,11 +50,11 @@ export class CheckContext {
   readonly environment: EntryEnvironment;
   /** Names of what was read although unknown, since the last {@link begin}. */
   readonly missing = new Set<string>();
-  #quads!: BigUint64Array;
-  #words!: Uint32Array;
-  readonly #known: Uint8Array | undefined;
+  private quads!: BigUint64Array;
+  private words!: Uint32Array;
+  private readonly known: Uint8Array | undefined;
   /** Effective control words by group, low and high 32 bits; worked out on first use after {@link refresh}. */
-  readonly #controls = Object.fromEntries(GROUPS.map((g) => [g, undefined])) as ControlWords;
+  private readonly controls = Object.fromEntries(GROUPS.map((g) => [g, undefined])) as ControlWords;
 
   /**
    * @param words field values, two 32-bit words a slot, low first
@@ -70,14 +70,14 @@ export class CheckContext {
     this.capabilities = capabilities;
     this.features = capabilities.features;
     this.environment = environment;
-    this.#known = known;
+    this.known = known;
   }
 
   /** Turns to the fields of another VMCS, as given to the constructor. */
   examine(words: Uint32Array): void {
-    if (this.#words !== words) {
-      this.#words = words;
-      this.#quads = new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
+    if (this.words !== words) {
+      this.words = words;
+      this.quads = new BigUint64Array(words.buffer, words.byteOffset, words.length / 2);
     }
     this.refresh();
   }
@@ -89,11 +89,11 @@ export class CheckContext {
 
   /** Call after a control field has changed. */
   refresh(): void {
-    for (const group of GROUPS) this.#controls[group] = undefined;
+    for (const group of GROUPS) this.controls[group] = undefined;
   }
 
-  #note(slot: number): void {
-    if (this.#known !== undefined && this.#known[slot] === 0) {
+  private note(slot: number): void {
+    if (this.known !== undefined && this.known[slot] === 0) {
       this.missing.add((FIELDS[slot] as { key: FieldName }).key);
     }
   }
@@ -101,22 +101,22 @@ export class CheckContext {
   /** The whole field. */
   value(field: FieldName): bigint {
     const slot = Field[field];
-    this.#note(slot);
-    return this.#quads[slot] as bigint;
+    this.note(slot);
+    return this.quads[slot] as bigint;
   }
 
   /** Bits 31:0 of the field, unsigned. */
   low(field: FieldName): number {
     const slot = Field[field];
-    this.#note(slot);
-    return this.#words[2 * slot] as number;
+    this.note(slot);
+    return this.words[2 * slot] as number;
   }
 
   /** Bits 63:32 of the field, unsigned. */
   high(field: FieldName): number {
     const slot = Field[field];
-    this.#note(slot);
-    return this.#words[2 * slot + 1] as number;
+    this.note(slot);
+    return this.words[2 * slot + 1] as number;
   }
 
   /** Bit `position` of the field, 0–63. */
@@ -134,13 +134,13 @@ export class CheckContext {
   /** The effective value of a control: 0 while its group is not activated (SDM §27.6.2, §27.7.1). */
   control(id: ControlId): boolean {
     const { group, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
-    const word = this.#group(group);
+    const word = this.group(group);
     if (word.missing !== undefined) this.missing.add(word.missing);
     return (((bit < 32 ? word.low : word.high) >>> (bit & 31)) & 1) === 1;
   }
 
-  #group(group: ControlGroupName): ControlWord {
-    const cached = this.#controls[group];
+  private group(group: ControlGroupName): ControlWord {
+    const cached = this.controls[group];
     if (cached !== undefined) return cached;
     const { field, activatedBy } = CONTROL_GROUPS[group];
     const slot = Field[field];
@@ -148,20 +148,20 @@ export class CheckContext {
     if (this.capabilities.fieldExists[slot] === 1) {
       const active = activatedBy.every((id) => {
         const { group: outer, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
-        const outerWord = this.#group(outer);
+        const outerWord = this.group(outer);
         if (outerWord.missing !== undefined) word.missing = outerWord.missing;
         return ((outerWord.low >>> bit) & 1) === 1;
       });
       if (active) {
-        const known = this.#known === undefined || this.#known[slot] === 1;
+        const known = this.known === undefined || this.known[slot] === 1;
         word = {
-          low: this.#words[2 * slot] as number,
-          high: this.#words[2 * slot + 1] as number,
+          low: this.words[2 * slot] as number,
+          high: this.words[2 * slot + 1] as number,
           missing: known ? undefined : field,
         };
       }
     }
-    this.#controls[group] = word;
+    this.controls[group] = word;
     return word;
   }
 

@@ -3,6 +3,7 @@
  * always loaded whole are slot-to-slot copies; what has a rule of its own follows.
  */
 import { fitsWidth } from '../../bits/address.ts';
+import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
@@ -10,6 +11,44 @@ import { EVENT_VALID, EventType } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
+
+// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
+const F = slotsOf(Field, [
+  'guestActivityState',
+  'guestCr0',
+  'guestDeadline',
+  'guestDr7',
+  'guestIa32Efer',
+  'guestInterruptStatus',
+  'guestInterruptibilityState',
+  'guestPdpte0',
+  'guestPendingDebugExceptions',
+  'guestUinv',
+  'injectedEventData',
+  'injectedEventErrorCode',
+  'injectedEventIdentification',
+  'virtualApicAddress',
+  'vmEntryInstructionLength',
+  'vmxPreemptionTimerValue',
+  'vpid',
+]);
+const R = slotsOf(Register, [
+  'CR0',
+  'CR3',
+  'CR4',
+  'DR7',
+  'IA32_EFER',
+  'IA32_TIME_STAMP_COUNTER',
+  'IA32_UINTR_MISC',
+  'PDPTE0',
+  'activityState',
+  'blockingByMovSs',
+  'blockingByNmi',
+  'blockingBySti',
+  'enclaveInterruption',
+  'monitorArmed',
+  'pendingDebugExceptions',
+]);
 
 /** Pairs of field slot and register slot. */
 type Moves = readonly (readonly [field: number, register: number])[];
@@ -117,9 +156,8 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   const { capabilities } = p;
   const { words } = p.cpu;
   const fields = copy.words;
-  const cr0 = 2 * Register.CR0;
-  words[cr0] =
-    (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * Field.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
+  const cr0 = 2 * R.CR0;
+  words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * F.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
   for (let i = 0; i < ALWAYS_FLAT.length; i += 2) {
     const from = 2 * (ALWAYS_FLAT[i] as number);
     const to = 2 * (ALWAYS_FLAT[i + 1] as number);
@@ -132,15 +170,14 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
     if (isOn(copy, capabilities, control)) move(table, fields, words);
   }
   if (isOn(copy, capabilities, LOAD_DEBUG_CONTROLS)) {
-    words[2 * Register.DR7] = (((fields[2 * Field.guestDr7] as number) & ~DR7_ZERO) | DR7_ONE) >>> 0;
-    words[2 * Register.DR7 + 1] = 0;
+    words[2 * R.DR7] = (((fields[2 * F.guestDr7] as number) & ~DR7_ZERO) | DR7_ONE) >>> 0;
+    words[2 * R.DR7 + 1] = 0;
   }
   loadEfer(p, copy);
   if (isOn(copy, capabilities, LOAD_UINV)) {
     // UINV is IA32_UINTR_MISC[39:32].
-    const high = 2 * Register.IA32_UINTR_MISC + 1;
-    words[high] =
-      (((words[high] as number) & ~0xff) | ((fields[2 * Field.guestUinv] as number) & 0xff)) >>> 0;
+    const high = 2 * R.IA32_UINTR_MISC + 1;
+    words[high] = (((words[high] as number) & ~0xff) | ((fields[2 * F.guestUinv] as number) & 0xff)) >>> 0;
   }
   loadPdptes(p, copy);
   p.cpu.updateMode();
@@ -172,14 +209,14 @@ function loadUnusableSegments(words: Uint32Array): void {
 /** SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on. */
 function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
   const { words } = p.cpu;
-  const efer = 2 * Register.IA32_EFER;
+  const efer = 2 * R.IA32_EFER;
   if (isOn(copy, p.capabilities, LOAD_EFER)) {
-    words[efer] = copy.words[2 * Field.guestIa32Efer] as number;
-    words[efer + 1] = copy.words[2 * Field.guestIa32Efer + 1] as number;
+    words[efer] = copy.words[2 * F.guestIa32Efer] as number;
+    words[efer + 1] = copy.words[2 * F.guestIa32Efer + 1] as number;
     return;
   }
   if (!p.cpu.features.intel64) return;
-  const paging = ((words[2 * Register.CR0] as number) >>> CR0.PG) & 1;
+  const paging = ((words[2 * R.CR0] as number) >>> CR0.PG) & 1;
   const follows = (1 << EFER.LMA) | (paging ? 1 << EFER.LME : 0);
   const value = isOn(copy, p.capabilities, IA32E_MODE_GUEST) ? follows : 0;
   words[efer] = (((words[efer] as number) & ~follows) | value) >>> 0;
@@ -188,16 +225,14 @@ function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
 /** SDM §29.3.2.4: PDPTEs of a guest that uses PAE paging, from the fields with EPT and from memory without. */
 function loadPdptes(p: VmxProcessor, copy: ProcessorCopy): void {
   const { words, quads, memory } = p.cpu;
-  const cr0 = words[2 * Register.CR0] as number;
-  const cr4 = words[2 * Register.CR4] as number;
+  const cr0 = words[2 * R.CR0] as number;
+  const cr4 = words[2 * R.CR4] as number;
   const pae = (cr0 >>> CR0.PG) & (cr4 >>> CR4.PAE) & 1;
   if (pae === 0 || isOn(copy, p.capabilities, IA32E_MODE_GUEST)) return;
-  const table = ((words[2 * Register.CR3] as number) & 0xffff_ffe0) >>> 0;
+  const table = ((words[2 * R.CR3] as number) & 0xffff_ffe0) >>> 0;
   const ept = isOn(copy, p.capabilities, ENABLE_EPT);
   for (let i = 0; i < 4; i++) {
-    quads[Register.PDPTE0 + i] = ept
-      ? (copy.quads[Field.guestPdpte0 + i] as bigint)
-      : memory.read64(table + 8 * i);
+    quads[R.PDPTE0 + i] = ept ? (copy.quads[F.guestPdpte0 + i] as bigint) : memory.read64(table + 8 * i);
   }
 }
 
@@ -213,47 +248,47 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
   const { capabilities, vmx } = p;
   const { words } = p.cpu;
   const fields = copy.words;
-  const identification = fields[2 * Field.injectedEventIdentification] as number;
+  const identification = fields[2 * F.injectedEventIdentification] as number;
   const injecting = isInjecting(identification);
   const type = (identification >>> 8) & 7;
-  const interruptibility = fields[2 * Field.guestInterruptibilityState] as number;
+  const interruptibility = fields[2 * F.guestInterruptibilityState] as number;
   const virtualNmis = isOn(copy, capabilities, VIRTUAL_NMIS);
 
-  words[2 * Register.blockingBySti] = injecting ? 0 : interruptibility & 1;
-  words[2 * Register.blockingByMovSs] = injecting ? 0 : (interruptibility >>> 1) & 1;
+  words[2 * R.blockingBySti] = injecting ? 0 : interruptibility & 1;
+  words[2 * R.blockingByMovSs] = injecting ? 0 : (interruptibility >>> 1) & 1;
   const nmi = (interruptibility >>> 3) & 1;
-  words[2 * Register.blockingByNmi] = virtualNmis ? 0 : nmi;
+  words[2 * R.blockingByNmi] = virtualNmis ? 0 : nmi;
   vmx.virtualNmiBlocking = virtualNmis && (nmi === 1 || (injecting && type === EventType.Nmi));
-  words[2 * Register.enclaveInterruption] = (interruptibility >>> 4) & 1;
-  const activity = fields[2 * Field.guestActivityState] as number;
-  words[2 * Register.activityState] = injecting ? 0 : activity;
-  words[2 * Register.pendingDebugExceptions] = keepsPendingDebug(
+  words[2 * R.enclaveInterruption] = (interruptibility >>> 4) & 1;
+  const activity = fields[2 * F.guestActivityState] as number;
+  words[2 * R.activityState] = injecting ? 0 : activity;
+  words[2 * R.pendingDebugExceptions] = keepsPendingDebug(
     identification,
     injecting,
     interruptibility,
     activity,
   )
-    ? (fields[2 * Field.guestPendingDebugExceptions] as number)
+    ? (fields[2 * F.guestPendingDebugExceptions] as number)
     : 0;
-  words[2 * Register.monitorArmed] = 0;
+  words[2 * R.monitorArmed] = 0;
 
   vmx.mtfPending = (identification & EVENT_VALID) !== 0 && !injecting;
   vmx.injectedEvent = injecting
     ? {
         identification,
-        errorCode: fields[2 * Field.injectedEventErrorCode] as number,
-        instructionLength: fields[2 * Field.vmEntryInstructionLength] as number,
-        data: copy.quads[Field.injectedEventData] as bigint,
+        errorCode: fields[2 * F.injectedEventErrorCode] as number,
+        instructionLength: fields[2 * F.vmEntryInstructionLength] as number,
+        data: copy.quads[F.injectedEventData] as bigint,
       }
     : undefined;
-  vmx.vpid = isOn(copy, capabilities, ENABLE_VPID) ? (fields[2 * Field.vpid] as number) : 0;
+  vmx.vpid = isOn(copy, capabilities, ENABLE_VPID) ? (fields[2 * F.vpid] as number) : 0;
   vmx.preemptionTimer = isOn(copy, capabilities, PREEMPTION_TIMER)
     ? {
-        value: fields[2 * Field.vmxPreemptionTimerValue] as number,
-        tsc: p.cpu.quads[Register.IA32_TIME_STAMP_COUNTER] as bigint,
+        value: fields[2 * F.vmxPreemptionTimerValue] as number,
+        tsc: p.cpu.quads[R.IA32_TIME_STAMP_COUNTER] as bigint,
       }
     : undefined;
-  vmx.guestDeadline = isOn(copy, capabilities, APIC_TIMER) ? (copy.quads[Field.guestDeadline] as bigint) : 0n;
+  vmx.guestDeadline = isOn(copy, capabilities, APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
   if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
 }
 
@@ -273,10 +308,10 @@ function keepsPendingDebug(
 /** SDM §29.3.2.5: RVI and SVI, PPR virtualization, evaluation of pending virtual interrupts (§32.1.3, §32.2.1). */
 function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
   const { vmx, cpu } = p;
-  const status = copy.words[2 * Field.guestInterruptStatus] as number;
+  const status = copy.words[2 * F.guestInterruptStatus] as number;
   vmx.rvi = status & 0xff;
   vmx.svi = status >>> 8;
-  const address = copy.quads[Field.virtualApicAddress] as bigint;
+  const address = copy.quads[F.virtualApicAddress] as bigint;
   if (!fitsWidth(address, 52)) return;
   const page = Number(address);
   const vtpr = cpu.memory.read32(page + VTPR) & 0xff;

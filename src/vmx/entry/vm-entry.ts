@@ -2,6 +2,8 @@
  * VM entry after its basic checks (SDM §29.2–§29.6): controls and host state, guest state, loading,
  * MSR-load area, launch state, event injection. A step starts only when the one before has passed.
  */
+
+import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { FIELDS, Field } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -18,6 +20,10 @@ import type { CheckContext } from './check-context.ts';
 import { loadGuestRegisters, loadNonRegisterState } from './load-guest-state.ts';
 import { usedFields } from './used-fields.ts';
 import { firstFailingCheck } from './verify.ts';
+
+// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
+const F = slotsOf(Field, ['vmEntryMsrLoadAddress', 'vmEntryMsrLoadCount', 'vmcsLinkPointer']);
+const R = slotsOf(Register, ['CR0', 'CR3', 'CR4', 'IA32_EFER', 'IA32_RTIT_CTL', 'inSmm']);
 
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
 
@@ -58,9 +64,9 @@ export function enter(
 
   vmx.operation = Operation.NonRoot;
   loadGuestRegisters(p, copy);
-  const count = copy.words[2 * Field.vmEntryMsrLoadCount] as number;
+  const count = copy.words[2 * F.vmEntryMsrLoadCount] as number;
   if (count !== 0) {
-    const failingEntry = loadMsrArea(p, copy.quads[Field.vmEntryMsrLoadAddress] as bigint, count, 'VM entry');
+    const failingEntry = loadMsrArea(p, copy.quads[F.vmEntryMsrLoadAddress] as bigint, count, 'VM entry');
     if (failingEntry !== 0) {
       vmx.link = undefined;
       return failEntry(p, ExitReason.EntryFailureMsrLoading, BigInt(failingEntry));
@@ -82,17 +88,17 @@ export function enter(
  */
 function processorState(p: VmxProcessor): number {
   const { words } = p.cpu;
-  const lma = ((words[2 * Register.IA32_EFER] as number) >>> EFER.LMA) & 1;
-  const tracing = (words[2 * Register.IA32_RTIT_CTL] as number) & 1;
-  const paging = (words[2 * Register.CR0] as number) >>> CR0.PG;
-  const pae = ((words[2 * Register.CR4] as number) >>> CR4.PAE) & paging & ~lma & 1;
-  const flags = lma | (tracing << 1) | (pae << 2) | ((words[2 * Register.inSmm] as number) << 3);
-  return pae === 1 ? flags + 16 * (words[2 * Register.CR3] as number) : flags;
+  const lma = ((words[2 * R.IA32_EFER] as number) >>> EFER.LMA) & 1;
+  const tracing = (words[2 * R.IA32_RTIT_CTL] as number) & 1;
+  const paging = (words[2 * R.CR0] as number) >>> CR0.PG;
+  const pae = ((words[2 * R.CR4] as number) >>> CR4.PAE) & paging & ~lma & 1;
+  const flags = lma | (tracing << 1) | (pae << 2) | ((words[2 * R.inSmm] as number) << 3);
+  return pae === 1 ? flags + 16 * (words[2 * R.CR3] as number) : flags;
 }
 
 /** "VMCS shadowing": the VMCS at the link pointer becomes active (SDM §27.1); true if the machine stops. */
 function activateLink(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
-  const pointer = copy.quads[Field.vmcsLinkPointer] as bigint;
+  const pointer = copy.quads[F.vmcsLinkPointer] as bigint;
   p.vmx.link = undefined;
   if (pointer === 0xffff_ffff_ffff_ffffn) return false;
   const address = Number(pointer);

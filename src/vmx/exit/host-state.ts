@@ -1,10 +1,44 @@
 /** Loading host state (SDM §30.5), at VM exits and at VM-entry failures alike. */
+
+import { slotsOf } from '../../bits/slots.ts';
 import { CR4, EFER, Register, type RegisterName } from '../../cpu/registers.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
 import { AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
+
+// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
+const F = slotsOf(Field, [
+  'hostCr0',
+  'hostCr3',
+  'hostCr4',
+  'hostCsSelector',
+  'hostIa32Efer',
+  'hostTrSelector',
+]);
+const R = slotsOf(Register, [
+  'CR0',
+  'CR3',
+  'CR4',
+  'CS.selector',
+  'DR7',
+  'GDTR.limit',
+  'IA32_DEBUGCTL',
+  'IA32_EFER',
+  'IA32_UINTR_MISC',
+  'IDTR.limit',
+  'LDTR.selector',
+  'PDPTE0',
+  'RFLAGS',
+  'TR.selector',
+  'activityState',
+  'blockingByMovSs',
+  'blockingBySti',
+  'enclaveInterruption',
+  'monitorArmed',
+  'pendingDebugExceptions',
+]);
 
 type Pairs = Partial<Record<FieldName, RegisterName>>;
 
@@ -101,7 +135,7 @@ function loadAddresses(copy: ProcessorCopy, table: Uint16Array, words: Uint32Arr
 
 /** Whether the host uses PAE paging after the exit (SDM §30.5.4). */
 function hostUsesPae(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  const cr4 = copy.words[2 * Field.hostCr4] as number;
+  const cr4 = copy.words[2 * F.hostCr4] as number;
   return ((cr4 >>> CR4.PAE) & 1) === 1 && !isOn(copy, p.capabilities, HOST_64);
 }
 
@@ -113,36 +147,35 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
   const width = cpu.features.linearAddressBits;
   const pdptesNeeded = hostUsesPae(p, copy);
 
-  const cr0 = 2 * Register.CR0;
-  const fieldCr0 = copy.words[2 * Field.hostCr0] as number;
+  const cr0 = 2 * R.CR0;
+  const fieldCr0 = copy.words[2 * F.hostCr0] as number;
   words[cr0] = (((words[cr0] as number) & CR0_KEPT) | (fieldCr0 & ~CR0_KEPT)) >>> 0;
-  const cr3High = copy.words[2 * Field.hostCr3 + 1] as number;
+  const cr3High = copy.words[2 * F.hostCr3 + 1] as number;
   set(
     words,
-    Register.CR3,
-    copy.words[2 * Field.hostCr3] as number,
+    R.CR3,
+    copy.words[2 * F.hostCr3] as number,
     cr3High & (2 ** (cpu.features.physicalAddressBits - 32) - 1),
   );
-  const fieldCr4Low = copy.words[2 * Field.hostCr4] as number;
-  const fieldCr4High = copy.words[2 * Field.hostCr4 + 1] as number;
+  const fieldCr4Low = copy.words[2 * F.hostCr4] as number;
+  const fieldCr4High = copy.words[2 * F.hostCr4 + 1] as number;
   set(
     words,
-    Register.CR4,
+    R.CR4,
     host64 ? fieldCr4Low | (1 << CR4.PAE) : fieldCr4Low & ~(1 << CR4.PCIDE),
     host64 ? fieldCr4High : fieldCr4High & ~1,
   );
-  set(words, Register.DR7, 0x400);
-  set(words, Register.IA32_DEBUGCTL, 0);
-  set(words, Register.RFLAGS, 2);
+  set(words, R.DR7, 0x400);
+  set(words, R.IA32_DEBUGCTL, 0);
+  set(words, R.RFLAGS, 2);
   load(copy, ALWAYS, words);
   if (width === 32) load(copy, ADDRESSES, words);
   else loadAddresses(copy, ADDRESSES, words, width);
 
-  if (isOn(copy, capabilities, LOAD_EFER))
-    set(words, Register.IA32_EFER, copy.words[2 * Field.hostIa32Efer] as number);
+  if (isOn(copy, capabilities, LOAD_EFER)) set(words, R.IA32_EFER, copy.words[2 * F.hostIa32Efer] as number);
   if (cpu.features.intel64) {
     const mode = (1 << EFER.LME) | (1 << EFER.LMA);
-    const efer = 2 * Register.IA32_EFER;
+    const efer = 2 * R.IA32_EFER;
     words[efer] = (((words[efer] as number) & ~mode) | (host64 ? mode : 0)) >>> 0;
   }
   for (let i = 0; i < CONTROLLED.length; i++) {
@@ -158,7 +191,7 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
     if (isOn(copy, capabilities, control)) set(words, slot, 0);
   }
   if (isOn(copy, capabilities, CLEAR_UINV)) {
-    const high = 2 * Register.IA32_UINTR_MISC + 1;
+    const high = 2 * R.IA32_UINTR_MISC + 1;
     words[high] = ((words[high] as number) & ~0xff) >>> 0;
   }
   loadSegments(copy, words, host64);
@@ -174,8 +207,8 @@ const DATA_SEGMENTS = (['SS', 'DS', 'ES', 'FS', 'GS'] as const).map((name) => ({
 
 /** SDM §30.5.2. Attributes that are undefined in an unusable register are those of a usable one. */
 function loadSegments(copy: ProcessorCopy, words: Uint32Array, host64: boolean): void {
-  const cs = Register['CS.selector'];
-  set(words, cs, copy.words[2 * Field.hostCsSelector] as number);
+  const cs = R['CS.selector'];
+  set(words, cs, copy.words[2 * F.hostCsSelector] as number);
   set(words, cs + 1, 0);
   set(words, cs + 2, 0xffff_ffff);
   set(words, cs + 3, CODE | G | (host64 ? L : DB));
@@ -187,25 +220,25 @@ function loadSegments(copy: ProcessorCopy, words: Uint32Array, host64: boolean):
     set(words, selector + 2, 0xffff_ffff);
     set(words, selector + 3, DATA | G | DB | (value === 0 ? AR_UNUSABLE : 0));
   }
-  const tr = Register['TR.selector'];
-  set(words, tr, copy.words[2 * Field.hostTrSelector] as number);
+  const tr = R['TR.selector'];
+  set(words, tr, copy.words[2 * F.hostTrSelector] as number);
   set(words, tr + 2, 0x67);
   set(words, tr + 3, TSS);
-  const ldtr = Register['LDTR.selector'];
+  const ldtr = R['LDTR.selector'];
   set(words, ldtr, 0);
   set(words, ldtr + 3, AR_UNUSABLE);
-  set(words, Register['GDTR.limit'], 0xffff);
-  set(words, Register['IDTR.limit'], 0xffff);
+  set(words, R['GDTR.limit'], 0xffff);
+  set(words, R['IDTR.limit'], 0xffff);
 }
 
 /** SDM §30.5.5, §30.5.6. Blocking by NMI is left as it is. */
 function loadNonRegisterState(words: Uint32Array): void {
-  set(words, Register.activityState, 0);
-  set(words, Register.blockingBySti, 0);
-  set(words, Register.blockingByMovSs, 0);
-  set(words, Register.enclaveInterruption, 0);
-  set(words, Register.pendingDebugExceptions, 0);
-  set(words, Register.monitorArmed, 0);
+  set(words, R.activityState, 0);
+  set(words, R.blockingBySti, 0);
+  set(words, R.blockingByMovSs, 0);
+  set(words, R.enclaveInterruption, 0);
+  set(words, R.pendingDebugExceptions, 0);
+  set(words, R.monitorArmed, 0);
 }
 
 /** A present PDPTE sets none of bits 2:1, 8:5 and 63:MAXPHYADDR (SDM vol. 3A §5.4.1). */
@@ -216,11 +249,11 @@ export function isPdpteValid(pdpte: bigint, physicalAddressBits: number): boolea
 
 function loadPdptes(p: VmxProcessor): boolean {
   const { quads, memory, features } = p.cpu;
-  const table = Number((quads[Register.CR3] as bigint) & 0xffff_ffe0n);
+  const table = Number((quads[R.CR3] as bigint) & 0xffff_ffe0n);
   for (let i = 0; i < 4; i++) {
     const pdpte = memory.read64(table + 8 * i);
     if (!isPdpteValid(pdpte, features.physicalAddressBits)) return false;
-    quads[Register.PDPTE0 + i] = pdpte;
+    quads[R.PDPTE0 + i] = pdpte;
   }
   return true;
 }

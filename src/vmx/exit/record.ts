@@ -1,4 +1,6 @@
 /** Recording VM-exit information and updating VM-entry controls (SDM §30.2). */
+
+import { slotsOf } from '../../bits/slots.ts';
 import { EFER, Register } from '../../cpu/registers.ts';
 import { controlOf } from '../../vmcs/controls.ts';
 import { Field } from '../../vmcs/fields.ts';
@@ -10,6 +12,23 @@ import type { VmxProcessor } from '../vmx-state.ts';
 import { saveValue, saveWords } from './copy-writes.ts';
 import { EXIT_REASONS } from './exit-reasons.ts';
 import type { ExitRequest } from './exit-request.ts';
+
+// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
+const F = slotsOf(Field, [
+  'exitQualification',
+  'exitReason',
+  'exitingEventIdentification',
+  'guestLinearAddress',
+  'guestPhysicalAddress',
+  'injectedEventIdentification',
+  'msrData',
+  'originalEventData',
+  'originalEventIdentification',
+  'vmEntryControls',
+  'vmExitInstructionInformation',
+  'vmExitInstructionLength',
+]);
+const R = slotsOf(Register, ['IA32_EFER']);
 
 const BUS_LOCK_DETECTION = controlRef('proc2.vmmBusLockDetection');
 const BUSY_SHADOW_STACK = controlRef('exit2.prematurelyBusyShadowStack');
@@ -24,39 +43,34 @@ export function recordExit(p: VmxProcessor, copy: ProcessorCopy, request: ExitRe
   if (request.prematurelyBusyShadowStack && isOn(copy, capabilities, BUSY_SHADOW_STACK)) {
     reason |= ExitReasonBit.PrematurelyBusyShadowStack;
   }
-  saveWords(copy, Field.exitReason, reason >>> 0, 0);
-  if (request.qualification === undefined) saveWords(copy, Field.exitQualification, 0, 0);
-  else saveValue(copy, Field.exitQualification, request.qualification & spec.qualificationMask);
+  saveWords(copy, F.exitReason, reason >>> 0, 0);
+  if (request.qualification === undefined) saveWords(copy, F.exitQualification, 0, 0);
+  else saveValue(copy, F.exitQualification, request.qualification & spec.qualificationMask);
 
-  recordEvent(copy, Field.exitingEventIdentification, request.event, request.eventErrorCode);
-  recordEvent(copy, Field.originalEventIdentification, request.originalEvent, request.originalEventErrorCode);
+  recordEvent(copy, F.exitingEventIdentification, request.event, request.eventErrorCode);
+  recordEvent(copy, F.originalEventIdentification, request.originalEvent, request.originalEventErrorCode);
   if (request.originalEventData !== undefined)
-    saveField(p, copy, Field.originalEventData, request.originalEventData);
+    saveField(p, copy, F.originalEventData, request.originalEventData);
   // Fields that are undefined for this exit keep what they had.
   if (request.guestLinearAddress !== undefined)
-    saveValue(copy, Field.guestLinearAddress, request.guestLinearAddress);
+    saveValue(copy, F.guestLinearAddress, request.guestLinearAddress);
   if (request.guestPhysicalAddress !== undefined) {
-    saveField(p, copy, Field.guestPhysicalAddress, request.guestPhysicalAddress);
+    saveField(p, copy, F.guestPhysicalAddress, request.guestPhysicalAddress);
   }
   if (request.instructionLength !== undefined)
-    saveWords(copy, Field.vmExitInstructionLength, request.instructionLength, 0);
+    saveWords(copy, F.vmExitInstructionLength, request.instructionLength, 0);
   if (request.instructionInformation !== undefined) {
-    saveWords(copy, Field.vmExitInstructionInformation, request.instructionInformation >>> 0, 0);
+    saveWords(copy, F.vmExitInstructionInformation, request.instructionInformation >>> 0, 0);
   }
-  if (request.msrData !== undefined) saveField(p, copy, Field.msrData, request.msrData);
+  if (request.msrData !== undefined) saveField(p, copy, F.msrData, request.msrData);
 
-  const injected = 2 * Field.injectedEventIdentification;
-  saveWords(
-    copy,
-    Field.injectedEventIdentification,
-    ((copy.words[injected] as number) & ~EVENT_VALID) >>> 0,
-    0,
-  );
+  const injected = 2 * F.injectedEventIdentification;
+  saveWords(copy, F.injectedEventIdentification, ((copy.words[injected] as number) & ~EVENT_VALID) >>> 0, 0);
   if (capabilities.has('misc', Misc.STORE_LMA)) {
-    const lma = ((p.cpu.words[2 * Register.IA32_EFER] as number) >>> EFER.LMA) & 1;
-    const controls = copy.words[2 * Field.vmEntryControls] as number;
+    const lma = ((p.cpu.words[2 * R.IA32_EFER] as number) >>> EFER.LMA) & 1;
+    const controls = copy.words[2 * F.vmEntryControls] as number;
     const updated = (lma === 1 ? controls | IA32E_MODE_GUEST : controls & ~IA32E_MODE_GUEST) >>> 0;
-    saveWords(copy, Field.vmEntryControls, updated, 0);
+    saveWords(copy, F.vmEntryControls, updated, 0);
   }
 }
 

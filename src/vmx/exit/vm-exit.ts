@@ -2,6 +2,8 @@
  * VM exits (SDM chapter 30): record, save guest state, MSR-store area, host state, MSR-load area; and
  * VM-entry failures (§29.8), which load host state without saving anything.
  */
+
+import { slotsOf } from '../../bits/slots.ts';
 import { EFER, Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { ExitReasonBit } from '../../vmcs/formats.ts';
@@ -16,6 +18,17 @@ import { type ExitRequest, isNmi } from './exit-request.ts';
 import { loadHostState } from './host-state.ts';
 import { recordExit } from './record.ts';
 import { saveGuestState } from './save-guest-state.ts';
+
+// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
+const F = slotsOf(Field, [
+  'exitQualification',
+  'exitReason',
+  'vmExitMsrLoadAddress',
+  'vmExitMsrLoadCount',
+  'vmExitMsrStoreAddress',
+  'vmExitMsrStoreCount',
+]);
+const R = slotsOf(Register, ['IA32_EFER', 'blockingByNmi']);
 
 /** VMX-abort indicators (SDM §30.7). */
 export const AbortIndicator = {
@@ -36,17 +49,17 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   recordExit(p, copy, request);
   saveGuestState(p, copy, request);
   p.active.copyChanged(copy);
-  const stored = copy.words[2 * Field.vmExitMsrStoreCount] as number;
-  if (stored !== 0 && storeMsrArea(p, copy.quads[Field.vmExitMsrStoreAddress] as bigint, stored) !== 0) {
+  const stored = copy.words[2 * F.vmExitMsrStoreCount] as number;
+  if (stored !== 0 && storeMsrArea(p, copy.quads[F.vmExitMsrStoreAddress] as bigint, stored) !== 0) {
     return abort(p, copy, AbortIndicator.SavingGuestMsrs);
   }
-  const guestLongMode = ((p.cpu.words[2 * Register.IA32_EFER] as number) >>> EFER.LMA) & 1;
+  const guestLongMode = ((p.cpu.words[2 * R.IA32_EFER] as number) >>> EFER.LMA) & 1;
   if (guestLongMode === 1 && !isOn(copy, p.capabilities, HOST_64)) {
     return abort(p, copy, AbortIndicator.Ia32eGuestToLegacyHost);
   }
   const aborted = enterHost(p, copy);
   if (aborted !== undefined) return aborted;
-  if (isNmi(request)) p.cpu.words[2 * Register.blockingByNmi] = 1;
+  if (isNmi(request)) p.cpu.words[2 * R.blockingByNmi] = 1;
   return vmExit(request.reason);
 }
 
@@ -56,8 +69,8 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
  */
 export function failEntry(p: VmxProcessor, reason: 33 | 34 | 41, qualification: bigint): Outcome {
   const copy = p.vmx.current as ProcessorCopy;
-  saveWords(copy, Field.exitReason, (reason | ExitReasonBit.EntryFailure) >>> 0, 0);
-  saveValue(copy, Field.exitQualification, qualification);
+  saveWords(copy, F.exitReason, (reason | ExitReasonBit.EntryFailure) >>> 0, 0);
+  saveValue(copy, F.exitQualification, qualification);
   p.active.copyChanged(copy);
   return enterHost(p, copy) ?? vmEntryFailure(reason);
 }
@@ -69,11 +82,8 @@ function enterHost(p: VmxProcessor, copy: ProcessorCopy): Outcome | undefined {
   vmx.initBlocked = true;
   vmx.leaveNonRoot();
   if (!loadHostState(p, copy)) return abort(p, copy, AbortIndicator.HostPdpte);
-  const count = copy.words[2 * Field.vmExitMsrLoadCount] as number;
-  if (
-    count !== 0 &&
-    loadMsrArea(p, copy.quads[Field.vmExitMsrLoadAddress] as bigint, count, 'VM exit') !== 0
-  ) {
+  const count = copy.words[2 * F.vmExitMsrLoadCount] as number;
+  if (count !== 0 && loadMsrArea(p, copy.quads[F.vmExitMsrLoadAddress] as bigint, count, 'VM exit') !== 0) {
     return abort(p, copy, AbortIndicator.LoadingHostMsrs);
   }
   cpu.updateMode();

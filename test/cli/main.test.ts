@@ -1,0 +1,72 @@
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+function vmxon(words: readonly string[], input = '') {
+  const args = ['--import', 'tsx', 'src/cli/main.ts', ...words];
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, {
+    cwd: root,
+    input,
+    encoding: 'utf8',
+  });
+  return { status, stdout, stderr };
+}
+
+const EXAMPLE = 'test/dumps/examples/blocking-by-sti.txt';
+
+describe('vmxon', () => {
+  it('check --json has the promised keys and exit status 1 for a failing check', () => {
+    const { status, stdout, stderr } = vmxon(['check', EXAMPLE, '--json']);
+    expect({ status, stderr }).toEqual({ status: 1, stderr: '' });
+    const report = JSON.parse(stdout) as Record<string, unknown> & { failures: object[] };
+    expect(Object.keys(report)).toEqual(
+      expect.arrayContaining([
+        'format',
+        'verdict',
+        'failures',
+        'cpuDependent',
+        'unknown',
+        'reported',
+        'notes',
+      ]),
+    );
+    expect(Object.keys(report.failures[0] as object)).toEqual(
+      expect.arrayContaining(['id', 'section', 'title', 'rule', 'fields', 'appliesBecause', 'fix']),
+    );
+  });
+
+  it('check says for people what fails', () => {
+    const { status, stdout } = vmxon(['check', EXAMPLE]);
+    expect(status).toBe(1);
+    expect(stdout).toContain('guest.intr.sti-needs-if');
+    expect(stdout).toContain('agrees with the checks');
+  });
+
+  it.each([
+    [['check', 'no-such-file'], 'no-such-file: there is no such file'],
+    [['check', 'src'], 'src: it is a directory'],
+    [['check', '-'], 'standard input: the text is empty'],
+    [['check', EXAMPLE, '--cpu', 'nonesuch'], 'no processor profile "nonesuch"'],
+    [['check', EXAMPLE, '--bad'], "unknown option '--bad'"],
+    [['fields', 'GUEST_RIPP'], 'did you mean Guest RIP?'],
+    [['explain', 'guest.intr.sti'], 'did you mean'],
+  ])('%j: exit status 2 and one line', (words, message) => {
+    const { status, stdout, stderr } = vmxon(words);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    expect(stderr).toContain(message);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it.each([
+    [['fields', 'guest_rip'], '0x681e'],
+    [['cpu', 'skylake', '--diff', 'ice-lake'], 'IA32_VMX_BASIC'],
+    [['explain', 'vmcs.not-cleared'], '§27.11.3'],
+    [['check', '--help'], '--cpu'],
+  ])('%j: exit status 0', (words, text) => {
+    const { status, stdout, stderr } = vmxon(words);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toContain(text);
+  });
+});
