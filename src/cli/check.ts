@@ -16,6 +16,8 @@ import { profileNamed } from './profile-argument.ts';
 
 /** Larger input is no dump. */
 const MOST_BYTES = 64 * 1024 * 1024;
+/** Most names of unknown fields that are worth reading. */
+const MOST_NAMES = 20;
 
 interface CheckOptions {
   readonly cpu?: string;
@@ -83,7 +85,7 @@ function failureJson({ id, section, title, rule, fields, appliesBecause, fix, co
 }
 
 /** The report as programs read it. */
-export function asJson(report: CheckReport) {
+function asJson(report: CheckReport) {
   return {
     format: report.format,
     variant: report.variant,
@@ -129,13 +131,16 @@ function reportedText({
 }
 
 function headline(report: CheckReport): string {
-  const first = report.failures[0] ?? report.cpuDependent.find((d) => report.cause.includes(d.id));
+  const causes = report.cpuDependent.filter((d) => report.cause.includes(d.id));
+  const first = [...report.failures, ...causes].find(
+    (f) => f.consequence.startsWith('VMfail') === (report.verdict === 'vmfail'),
+  );
   if (first === undefined) {
     return report.unknown.length > 0
       ? `${pc.green('no failing check')} among those the dump allows`
       : pc.green('no failing check');
   }
-  const depends = report.failures.length === 0 ? ' (depends on the processor)' : '';
+  const depends = causes.some((c) => c === first) ? ' (depends on the processor)' : '';
   return `${pc.red(report.verdict)} — ${first.consequence}${depends}`;
 }
 
@@ -179,15 +184,19 @@ function unknownLines({ unknown }: CheckReport): string[] {
   const counts = new Map<string, number>();
   for (const { missing } of unknown) for (const m of missing) counts.set(m, (counts.get(m) ?? 0) + 1);
   const names = [...counts].sort((a, b) => b[1] - a[1]).map(([name, count]) => `${name} (${count})`);
+  const listed = [
+    ...names.slice(0, MOST_NAMES),
+    ...(names.length > MOST_NAMES ? [`and ${names.length - MOST_NAMES} more (--json lists them)`] : []),
+  ].join(', ');
   return [
     '',
     `${plural(unknown.length, 'check')} could not be made. Not known, and the number of checks that need it:`,
-    paragraph('', names.join(', '), 2),
+    paragraph('', listed, 2),
   ];
 }
 
 /** The report as people read it. */
-export function asText(report: CheckReport, profile: CpuProfile | undefined): string {
+function asText(report: CheckReport, profile: CpuProfile | undefined): string {
   const lines = [headline(report), ''];
   const variant = report.variant === undefined ? '' : ` ${report.variant}`;
   lines.push(paragraph('  dump', `${report.format}${variant}, ${plural(report.fieldCount, 'field')}`));

@@ -13,7 +13,7 @@ import { ExitReason } from '../vmx/exit/exit-reasons.ts';
 import { instructionErrorMeaning } from '../vmx/instruction-errors.ts';
 import type { Reported, VmcsImage } from './vmcs-image.ts';
 
-export type EntryVerdict = 'no-failing-check' | 'vmfail' | 'entry-failure';
+type EntryVerdict = 'no-failing-check' | 'vmfail' | 'entry-failure';
 
 /** A check that fails on some processors only. */
 export interface CpuDependentFailure extends Failure {
@@ -82,6 +82,12 @@ function verdictOf(outcome: ReportedFailure | undefined): EntryVerdict {
   return outcome === 'entry-failure' ? 'entry-failure' : 'vmfail';
 }
 
+/** VM entry checks controls, then host state, then guest state. */
+function precedes(a: ReportedFailure | undefined, b: ReportedFailure | undefined): boolean {
+  const order: readonly (ReportedFailure | undefined)[] = [7, 8, 'entry-failure', undefined];
+  return order.indexOf(a) < order.indexOf(b);
+}
+
 interface Evaluation {
   readonly profile: CpuProfile;
   readonly context: CheckContext;
@@ -107,13 +113,9 @@ function evaluateOn(
 const nameOf = new Map<string, string>(FIELDS.map((f) => [f.key, f.name]));
 
 /** What did the machine do that our rows should say too? */
-function agreement(
-  reported: Reported,
-  first: ReportedFailure | undefined,
-  causeFound: boolean,
-): boolean | undefined {
+function agreement(reported: Reported, first: ReportedFailure | undefined): boolean | undefined {
   const failure = reportedFailure(reported);
-  if (failure !== undefined) return causeFound || failure === first;
+  if (failure !== undefined) return failure === first;
   const { instructionError, exitReason } = reported;
   if (instructionError !== undefined || exitReason === undefined) return undefined;
   if (exitReason >>> 0 >= ENTRY_FAILURE) return first === undefined ? undefined : false;
@@ -217,6 +219,7 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
           cpuDependent.filter((d) => outcomeOf(dependentRows.get(d.id) as EntryCheck) === wanted),
           likely,
         );
+  const outcome = cause.length > 0 && precedes(wanted, first) ? wanted : first;
   const notes = [...image.notes, ...reportNotes(image)];
   if (profile !== undefined) notes.push(...absentFields(image, profile));
   return {
@@ -224,13 +227,13 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
     variant: image.variant,
     fieldCount: image.values.size,
     cpu: profile?.name,
-    verdict: verdictOf(first ?? (cause.length > 0 ? wanted : undefined)),
+    verdict: verdictOf(outcome),
     failures,
     cpuDependent,
     cause,
     unknown,
     reported: image.reported,
-    agrees: agreement(image.reported, first, first === undefined && cause.length > 0),
+    agrees: agreement(image.reported, outcome),
     consistentWith: evaluations.filter((e) => e.inconsistencies === 0).map((e) => e.profile.name),
     notes,
   };

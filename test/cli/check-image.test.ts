@@ -122,4 +122,12 @@ describe('checkImage on built images', () => {
     image.values.set('vmEntryControls', entry);
     expect(checkImage(image).cause).toContain('ctrl.entry.allowed1');
   });
+
+  it('lets a cause that VM entry meets before a certain failure decide', () => {
+    const image = example('gp-without-error-code');
+    image.values.set('guestRflags', 0n);
+    const report = checkImage(image);
+    expect(ids(report.failures)).toContain('guest.rflags.bit1');
+    expect(report).toMatchObject({ verdict: 'vmfail', cause: ['inject.error-code.required'], agrees: true });
+  });
 });
