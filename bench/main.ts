@@ -85,38 +85,41 @@ const SETS: [string, readonly string[]][] = [
   ['natural width', ['guestRip']],
   ['mixed over 16 fields', MIXED],
 ];
+/** VMREADs with the encodings of `list` in turn; a power of two of them. */
+function readAll(target: typeof unit, registers: Uint32Array, list: Uint32Array): void {
+  const mask = list.length - 1;
+  for (let i = 0; i < OPERATIONS; i++) {
+    registers[2] = list[i & mask] as number;
+    target.vmreadRegister(1, 0);
+  }
+}
+
+function writeAll(target: typeof unit, registers: Uint32Array, list: Uint32Array): void {
+  const mask = list.length - 1;
+  for (let i = 0; i < OPERATIONS; i++) {
+    registers[2] = list[i & mask] as number;
+    target.vmwriteRegister(1, 0);
+  }
+}
+
 for (const [name, fields] of SETS) {
   const list = encodings(fields);
-  const mask = list.length - 1;
-  const read = () => {
-    for (let i = 0; i < OPERATIONS; i++) {
-      words[2] = list[i & mask] as number;
-      unit.vmreadRegister(1, 0);
-    }
-  };
+  const read = () => readAll(unit, words, list);
   add(`VMREAD ${name}, into a register`, nanoseconds(read, OPERATIONS), {
     bar: 2,
     bytes: allocatedBytes(read, OPERATIONS),
   });
 }
+const saved = cpu.unit.vmx.current?.words.slice();
 for (const [name, fields] of SETS) {
-  const list = encodings(fields.filter((f) => !f.startsWith('exit')));
-  const count = list.length;
-  const write = () => {
-    let j = 0;
-    for (let i = 0; i < OPERATIONS; i++) {
-      words[2] = list[j] as number;
-      if (++j === count) j = 0;
-      unit.vmwriteRegister(1, 0);
-    }
-  };
-  const saved = cpu.unit.vmx.current?.words.slice();
+  const list = encodings(fields);
+  const write = () => writeAll(unit, words, list);
   add(`VMWRITE ${name}, from a register`, nanoseconds(write, OPERATIONS), {
     bar: 2,
     bytes: allocatedBytes(write, OPERATIONS),
   });
-  if (saved) cpu.unit.vmx.current?.words.set(saved);
 }
+if (saved) cpu.unit.vmx.current?.words.set(saved);
 const few = OPERATIONS / 10;
 add(
   'VMREAD guest RIP, at the API',

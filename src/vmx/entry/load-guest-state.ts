@@ -267,6 +267,7 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
     injecting,
     interruptibility,
     activity,
+    ((words[2 * R.CR4 + 1] as number) & 1) !== 0,
   )
     ? (fields[2 * F.guestPendingDebugExceptions] as number)
     : 0;
@@ -298,8 +299,10 @@ function keepsPendingDebug(
   injecting: boolean,
   interruptibility: number,
   activity: number,
+  fredDelivery: boolean,
 ): boolean {
   if (!injecting) return activity < 2;
+  if (fredDelivery) return false;
   const type = (identification >>> 8) & 7;
   const software = type === EventType.SoftwareInterrupt || type === EventType.SoftwareException;
   return software && (interruptibility & 2) !== 0;

@@ -158,6 +158,7 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   5: spec('I/O system-management interrupt', '34.15.2.3', {
     class: 'boundary',
     records: ['qualification', 'guestLinearAddress'],
+    mask: 0xffff_007fn,
     keepsPendingDebug: true,
   }),
   6: spec('Other system-management interrupt', '34.15.2.3', { class: 'boundary', keepsPendingDebug: true }),
@@ -226,7 +227,9 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
     ],
     mask: 0x1_ffffn,
   }),
-  49: spec('EPT misconfiguration', '31.3.3.1', { records: ['guestPhysicalAddress', 'originalEvent'] }),
+  49: spec('EPT misconfiguration', '31.3.3.1', {
+    records: ['guestLinearAddress', 'guestPhysicalAddress', 'originalEvent'],
+  }),
   50: withOperand('INVEPT', '28.1.2'),
   51: instruction('RDTSCP', '28.1.3'),
   52: spec('VMX-preemption timer expired', '28.5.1', BOUNDARY),
@@ -245,7 +248,7 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   60: instruction('ENCLS', '28.1.3'),
   61: instruction('RDSEED', '28.1.3', 'instructionInformation'),
   62: spec('Page-modification log full', '31.3.6', {
-    records: ['qualification', 'originalEvent', 'instructionLength'],
+    records: ['qualification', 'guestLinearAddress', 'originalEvent', 'instructionLength'],
     mask: 0x1_1000n,
   }),
   63: withOperand('XSAVES', '28.1.3'),
@@ -273,7 +276,11 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
     mask: 0xffff_ffffn,
   }),
   74: spec('Bus lock', '28.2', { class: 'trap-like', keepsPendingDebug: true }),
-  75: spec('Instruction timeout', '28.2', { class: 'abort', records: ['qualification'], mask: 0x1001n }),
+  75: spec('Instruction timeout', '28.2', {
+    class: 'abort',
+    records: ['qualification', 'guestLinearAddress'],
+    mask: 0x1001n,
+  }),
   76: instruction('SEAMCALL', '35.5'),
   77: instruction('TDCALL', '35.5'),
   78: instruction('RDMSRLIST', '28.1.3', 'qualification'),

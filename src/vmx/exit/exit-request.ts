@@ -72,6 +72,26 @@ export function isNmi(request: ExitRequest): boolean {
   return event !== undefined && (event & EVENT_VALID) !== 0 && ((event >>> 8) & 7) === EventType.Nmi;
 }
 
+/** The exit happens while an event is being delivered (SDM §30.1: the indirect cause of the exit). */
+export function isDuringDelivery(request: ExitRequest): boolean {
+  return request.originalEvent !== undefined && (request.originalEvent & EVENT_VALID) !== 0;
+}
+
+/** The event of a request is a debug exception: #DB of any kind. */
+export function isDebugException(request: ExitRequest): boolean {
+  const { event } = request;
+  return event !== undefined && (event & 0xff) === 1 && ((event >>> 8) & 7) >= EventType.HardwareException;
+}
+
+/**
+ * Bit 27 of the exit reason and interruptibility bit 4 (SDM §30.2.1, §30.3.4): the exit is from enclave
+ * mode, or belongs to an event that VM entry injected or left pending with interruptibility bit 4.
+ */
+export function isEnclaveInterruption(request: ExitRequest, pending: number): boolean {
+  if (request.enclaveMode) return true;
+  return pending !== 0 && (isDuringDelivery(request) || isDebugException(request));
+}
+
 /** Exiting-event identification of a hardware exception. */
 export function hardwareException(vector: number, hasErrorCode: boolean): number {
   return (

@@ -11,7 +11,7 @@ import { controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { saveValue, saveWords } from './copy-writes.ts';
 import { EXIT_REASONS } from './exit-reasons.ts';
-import type { ExitRequest } from './exit-request.ts';
+import { type ExitRequest, isEnclaveInterruption } from './exit-request.ts';
 
 // Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
 const F = slotsOf(Field, [
@@ -28,7 +28,7 @@ const F = slotsOf(Field, [
   'vmExitInstructionInformation',
   'vmExitInstructionLength',
 ]);
-const R = slotsOf(Register, ['IA32_EFER']);
+const R = slotsOf(Register, ['IA32_EFER', 'enclaveInterruption']);
 
 const BUS_LOCK_DETECTION = controlRef('proc2.vmmBusLockDetection');
 const BUSY_SHADOW_STACK = controlRef('exit2.prematurelyBusyShadowStack');
@@ -38,7 +38,8 @@ export function recordExit(p: VmxProcessor, copy: ProcessorCopy, request: ExitRe
   const { capabilities } = p;
   const spec = EXIT_REASONS[request.reason];
   let reason: number = request.reason;
-  if (request.enclaveMode) reason |= ExitReasonBit.EnclaveMode;
+  const pending = p.cpu.words[2 * R.enclaveInterruption] as number;
+  if (isEnclaveInterruption(request, pending)) reason |= ExitReasonBit.EnclaveMode;
   if (request.busLock && isOn(copy, capabilities, BUS_LOCK_DETECTION)) reason |= ExitReasonBit.BusLock;
   if (request.prematurelyBusyShadowStack && isOn(copy, capabilities, BUSY_SHADOW_STACK)) {
     reason |= ExitReasonBit.PrematurelyBusyShadowStack;

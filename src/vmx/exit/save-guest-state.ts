@@ -4,13 +4,18 @@ import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register, type RegisterName, RFLAGS, SEGMENT_NAMES } from '../../cpu/registers.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
-import { AR_RESERVED, AR_UNUSABLE, EVENT_VALID, PendingDebug } from '../../vmcs/formats.ts';
+import { AR_RESERVED, AR_UNUSABLE, EventType, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { saveValue, saveWords } from './copy-writes.ts';
 import { EXIT_REASONS, ExitReason } from './exit-reasons.ts';
-import type { ExitRequest } from './exit-request.ts';
+import {
+  type ExitRequest,
+  isDebugException,
+  isDuringDelivery,
+  isEnclaveInterruption,
+} from './exit-request.ts';
 
 // Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
 const F = slotsOf(Field, [
@@ -204,8 +209,7 @@ function savedResumeFlag(rflags: number, request: ExitRequest): boolean {
   if (request.resumeFlag !== undefined) return request.resumeFlag;
   const { reason } = request;
   const spec = EXIT_REASONS[reason];
-  const duringDelivery = request.originalEvent !== undefined && (request.originalEvent & EVENT_VALID) !== 0;
-  if (ACCESS_EXITS.has(reason) && !duringDelivery) return true;
+  if (ACCESS_EXITS.has(reason) && !isDuringDelivery(request)) return true;
   const byInstruction =
     spec.class === 'fault-like' && reason >= ExitReason.Cpuid && !ACCESS_EXITS.has(reason);
   return byInstruction ? false : (rflags & RF) !== 0;
@@ -214,26 +218,28 @@ function savedResumeFlag(rflags: number, request: ExitRequest): boolean {
 function saveNonRegisterState(p: VmxProcessor, copy: ProcessorCopy, request: ExitRequest): void {
   const { capabilities, vmx } = p;
   const { words, quads } = p.cpu;
+  if (isDuringDelivery(request)) beginDelivery(p, copy, request);
   saveWords(copy, F.guestActivityState, words[2 * R.activityState] as number, 0);
   const nmi = isOn(copy, capabilities, VIRTUAL_NMIS)
     ? Number(vmx.virtualNmiBlocking)
     : (words[2 * R.blockingByNmi] as number);
   const movSs = words[2 * R.blockingByMovSs] as number;
-  const enclave = request.enclaveMode ? 1 : (words[2 * R.enclaveInterruption] as number);
+  const enclave = Number(isEnclaveInterruption(request, words[2 * R.enclaveInterruption] as number));
   const interruptibility =
     (words[2 * R.blockingBySti] as number) | (movSs << 1) | (nmi << 3) | (enclave << 4);
   saveWords(copy, F.guestInterruptibilityState, interruptibility, 0);
 
-  const isDebugException =
-    request.event !== undefined && (request.event & 0xff) === 1 && ((request.event >>> 8) & 7) >= 3;
   const isMachineCheck = request.event !== undefined && (request.event & 0x7ff) === 0x312;
   const keeps =
-    EXIT_REASONS[request.reason].keepsPendingDebug || isMachineCheck || (movSs === 1 && !isDebugException);
+    EXIT_REASONS[request.reason].keepsPendingDebug ||
+    isMachineCheck ||
+    (movSs === 1 && !isDebugException(request));
   const pending = keeps ? (words[2 * R.pendingDebugExceptions] as number) & DEBUG_DEFINED : 0;
   saveWords(copy, F.guestPendingDebugExceptions, pending, 0);
 
   if (isOn(copy, capabilities, SAVE_TIMER) && vmx.preemptionTimer !== undefined) {
-    saveWords(copy, F.vmxPreemptionTimerValue, remainingTimer(p), 0);
+    const expired = request.reason === ExitReason.VmxPreemptionTimerExpired;
+    saveWords(copy, F.vmxPreemptionTimerValue, expired ? 0 : remainingTimer(p), 0);
   }
   const cr0 = words[2 * R.CR0] as number;
   const cr4 = words[2 * R.CR4] as number;
@@ -251,13 +257,27 @@ function saveNonRegisterState(p: VmxProcessor, copy: ProcessorCopy, request: Exi
   }
 }
 
+/**
+ * SDM §30.1: an event whose delivery exits has already made the processor active and ended blocking by
+ * STI and by MOV SS; an NMI has already blocked NMIs.
+ */
+function beginDelivery(p: VmxProcessor, copy: ProcessorCopy, request: ExitRequest): void {
+  const { words } = p.cpu;
+  words[2 * R.activityState] = 0;
+  words[2 * R.blockingBySti] = 0;
+  words[2 * R.blockingByMovSs] = 0;
+  if ((((request.originalEvent as number) >>> 8) & 7) !== EventType.Nmi) return;
+  if (isOn(copy, p.capabilities, VIRTUAL_NMIS)) p.vmx.virtualNmiBlocking = true;
+  else words[2 * R.blockingByNmi] = 1;
+}
+
 /** SDM §28.5.1: the timer has counted down once for every change of TSC bit X since VM entry. */
 export function remainingTimer(p: VmxProcessor): number {
   const { preemptionTimer } = p.vmx;
   if (preemptionTimer === undefined) return 0;
   const rate = p.capabilities.misc & 0x1fn;
   const now = (p.cpu.quads[R.IA32_TIME_STAMP_COUNTER] as bigint) >> rate;
-  const elapsed = BigInt.asUintN(64, now - (preemptionTimer.tsc >> rate));
+  const elapsed = BigInt.asUintN(64 - Number(rate), now - (preemptionTimer.tsc >> rate));
   const value = BigInt(preemptionTimer.value);
   return elapsed >= value ? 0 : Number(value - elapsed);
 }
