@@ -46,6 +46,8 @@ export class VmxCapabilities {
    */
   readonly access: Int16Array;
   readonly format: RegionFormat;
+  /** VM exits store IA32_EFER.LMA into "IA-32e mode guest" (IA32_VMX_MISC[5]). */
+  readonly storesLma: boolean;
 
   constructor(
     features: CpuidFeatures,
@@ -57,6 +59,7 @@ export class VmxCapabilities {
     this.basic = msrs.IA32_VMX_BASIC ?? 0n;
     this.misc = msrs.IA32_VMX_MISC ?? 0n;
     this.eptVpidCap = msrs.IA32_VMX_EPT_VPID_CAP ?? 0n;
+    this.storesLma = bit(this.misc, Misc.STORE_LMA);
     this.revision = Number(bits(this.basic, 30, 0));
     this.regionSize = Number(bits(this.basic, 44, Basic.REGION_SIZE_LOW));
     const allowed = GROUPS.map((group) => [group, allowedSettings(group, msrs)] as const);

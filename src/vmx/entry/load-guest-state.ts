@@ -93,7 +93,7 @@ const ALWAYS: Moves = [
 const ALWAYS_FLAT = Uint16Array.from(ALWAYS.flat());
 
 /** Loaded under a VM-entry control. */
-const CONDITIONAL: readonly (readonly [ControlRef, Moves])[] = (
+const CONDITIONAL: readonly { readonly control: ControlRef; readonly pairs: Uint16Array }[] = (
   [
     ['entry.loadDebugControls', { guestIa32Debugctl: 'IA32_DEBUGCTL' }],
     ['entry.loadIa32PerfGlobalCtrl', { guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }],
@@ -125,7 +125,7 @@ const CONDITIONAL: readonly (readonly [ControlRef, Moves])[] = (
       },
     ],
   ] as const satisfies readonly (readonly [ControlId, Partial<Record<FieldName, RegisterName>>])[]
-).map(([id, table]) => [controlRef(id), moves(table)]);
+).map(([id, table]) => ({ control: controlRef(id), pairs: Uint16Array.from(moves(table).flat()) }));
 
 const LOAD_DEBUG_CONTROLS = controlRef('entry.loadDebugControls');
 const LOAD_EFER = controlRef('entry.loadIa32Efer');
@@ -158,16 +158,11 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   const fields = copy.words;
   const cr0 = 2 * R.CR0;
   words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * F.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
-  for (let i = 0; i < ALWAYS_FLAT.length; i += 2) {
-    const from = 2 * (ALWAYS_FLAT[i] as number);
-    const to = 2 * (ALWAYS_FLAT[i + 1] as number);
-    words[to] = fields[from] as number;
-    words[to + 1] = fields[from + 1] as number;
-  }
+  move(ALWAYS_FLAT, fields, words);
   loadUnusableSegments(words);
   for (let i = 0; i < CONDITIONAL.length; i++) {
-    const [control, table] = CONDITIONAL[i] as (typeof CONDITIONAL)[number];
-    if (isOn(copy, capabilities, control)) move(table, fields, words);
+    const { control, pairs } = CONDITIONAL[i] as (typeof CONDITIONAL)[number];
+    if (isOn(copy, capabilities, control)) move(pairs, fields, words);
   }
   if (isOn(copy, capabilities, LOAD_DEBUG_CONTROLS)) {
     words[2 * R.DR7] = (((fields[2 * F.guestDr7] as number) & ~DR7_ZERO) | DR7_ONE) >>> 0;
@@ -183,11 +178,12 @@ export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   p.cpu.updateMode();
 }
 
-function move(table: Moves, fields: Uint32Array, words: Uint32Array): void {
-  for (let i = 0; i < table.length; i++) {
-    const [from, to] = table[i] as (typeof table)[number];
-    words[2 * to] = fields[2 * from] as number;
-    words[2 * to + 1] = fields[2 * from + 1] as number;
+function move(pairs: Uint16Array, fields: Uint32Array, words: Uint32Array): void {
+  for (let i = 0; i < pairs.length; i += 2) {
+    const from = (pairs[i] as number) << 1;
+    const to = (pairs[i + 1] as number) << 1;
+    words[to] = fields[from] as number;
+    words[to + 1] = fields[from + 1] as number;
   }
 }
 

@@ -66,32 +66,36 @@ const CET_ADDRESSES = pairs({
   hostIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
 });
 
-const CONTROLLED: readonly (readonly [ControlRef, Uint16Array])[] = [
-  [controlRef('exit.loadIa32PerfGlobalCtrl'), pairs({ hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' })],
-  [controlRef('exit.loadIa32Pat'), pairs({ hostIa32Pat: 'IA32_PAT' })],
-  [controlRef('exit.loadPkrs'), pairs({ hostIa32Pkrs: 'IA32_PKRS' })],
-  [controlRef('exit2.loadIa32SpecCtrl'), pairs({ hostIa32SpecCtrl: 'IA32_SPEC_CTRL' })],
-  [controlRef('exit.loadCetState'), pairs({ hostSsp: 'SSP' })],
+const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = (
   [
-    controlRef('exit2.loadFred'),
-    pairs({
-      hostIa32FredConfig: 'IA32_FRED_CONFIG',
-      hostIa32FredRsp1: 'IA32_FRED_RSP1',
-      hostIa32FredRsp2: 'IA32_FRED_RSP2',
-      hostIa32FredRsp3: 'IA32_FRED_RSP3',
-      hostIa32FredStklvls: 'IA32_FRED_STKLVLS',
-      hostIa32FredSsp1: 'IA32_FRED_SSP1',
-      hostIa32FredSsp2: 'IA32_FRED_SSP2',
-      hostIa32FredSsp3: 'IA32_FRED_SSP3',
-    }),
-  ],
-];
+    [controlRef('exit.loadIa32PerfGlobalCtrl'), pairs({ hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' })],
+    [controlRef('exit.loadIa32Pat'), pairs({ hostIa32Pat: 'IA32_PAT' })],
+    [controlRef('exit.loadPkrs'), pairs({ hostIa32Pkrs: 'IA32_PKRS' })],
+    [controlRef('exit2.loadIa32SpecCtrl'), pairs({ hostIa32SpecCtrl: 'IA32_SPEC_CTRL' })],
+    [controlRef('exit.loadCetState'), pairs({ hostSsp: 'SSP' })],
+    [
+      controlRef('exit2.loadFred'),
+      pairs({
+        hostIa32FredConfig: 'IA32_FRED_CONFIG',
+        hostIa32FredRsp1: 'IA32_FRED_RSP1',
+        hostIa32FredRsp2: 'IA32_FRED_RSP2',
+        hostIa32FredRsp3: 'IA32_FRED_RSP3',
+        hostIa32FredStklvls: 'IA32_FRED_STKLVLS',
+        hostIa32FredSsp1: 'IA32_FRED_SSP1',
+        hostIa32FredSsp2: 'IA32_FRED_SSP2',
+        hostIa32FredSsp3: 'IA32_FRED_SSP3',
+      }),
+    ],
+  ] as const satisfies readonly (readonly [ControlRef, Uint16Array])[]
+).map(([control, table]) => ({ control, table }));
 
-const CLEARED: readonly (readonly [ControlRef, number])[] = [
-  [controlRef('exit.clearIa32Bndcfgs'), Register.IA32_BNDCFGS],
-  [controlRef('exit.clearIa32RtitCtl'), Register.IA32_RTIT_CTL],
-  [controlRef('exit.clearIa32LbrCtl'), Register.IA32_LBR_CTL],
-];
+const CLEARED: readonly { readonly control: ControlRef; readonly slot: number }[] = (
+  [
+    [controlRef('exit.clearIa32Bndcfgs'), Register.IA32_BNDCFGS],
+    [controlRef('exit.clearIa32RtitCtl'), Register.IA32_RTIT_CTL],
+    [controlRef('exit.clearIa32LbrCtl'), Register.IA32_LBR_CTL],
+  ] as const satisfies readonly (readonly [ControlRef, number])[]
+).map(([control, slot]) => ({ control, slot }));
 
 const CLEAR_UINV = controlRef('exit.clearUinv');
 const LOAD_EFER = controlRef('exit.loadIa32Efer');
@@ -179,7 +183,7 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
     words[efer] = (((words[efer] as number) & ~mode) | (host64 ? mode : 0)) >>> 0;
   }
   for (let i = 0; i < CONTROLLED.length; i++) {
-    const [control, table] = CONTROLLED[i] as (typeof CONTROLLED)[number];
+    const { control, table } = CONTROLLED[i] as (typeof CONTROLLED)[number];
     if (isOn(copy, capabilities, control)) load(copy, table, words);
   }
   if (isOn(copy, capabilities, LOAD_CET)) {
@@ -187,7 +191,7 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
     else loadAddresses(copy, CET_ADDRESSES, words, width);
   }
   for (let i = 0; i < CLEARED.length; i++) {
-    const [control, slot] = CLEARED[i] as (typeof CLEARED)[number];
+    const { control, slot } = CLEARED[i] as (typeof CLEARED)[number];
     if (isOn(copy, capabilities, control)) set(words, slot, 0);
   }
   if (isOn(copy, capabilities, CLEAR_UINV)) {

@@ -6,7 +6,6 @@ import { controlOf } from '../../vmcs/controls.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { EVENT_ERROR_CODE, EVENT_VALID, ExitReasonBit } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { Misc } from '../capabilities/capability-msrs.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { saveValue, saveWords } from './copy-writes.ts';
@@ -67,7 +66,7 @@ export function recordExit(p: VmxProcessor, copy: ProcessorCopy, request: ExitRe
 
   const injected = 2 * F.injectedEventIdentification;
   saveWords(copy, F.injectedEventIdentification, ((copy.words[injected] as number) & ~EVENT_VALID) >>> 0, 0);
-  if (capabilities.has('misc', Misc.STORE_LMA)) {
+  if (capabilities.storesLma) {
     const lma = ((p.cpu.words[2 * R.IA32_EFER] as number) >>> EFER.LMA) & 1;
     const controls = copy.words[2 * F.vmEntryControls] as number;
     const updated = (lma === 1 ? controls | IA32E_MODE_GUEST : controls & ~IA32E_MODE_GUEST) >>> 0;

@@ -2,7 +2,6 @@
 
 import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register, type RegisterName, RFLAGS, SEGMENT_NAMES } from '../../cpu/registers.ts';
-import type { ControlId } from '../../vmcs/controls.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
 import { AR_RESERVED, AR_UNUSABLE, EventType, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -70,43 +69,42 @@ const ALWAYS = flat({
   guestIdtrLimit: 'IDTR.limit',
 });
 
-/** Saved at every VM exit on a processor that supports any of the controls. */
-const SUPPORTED: readonly (readonly [readonly ControlId[], Uint16Array])[] = [
-  [['entry.loadIa32Bndcfgs', 'exit.clearIa32Bndcfgs'], flat({ guestIa32Bndcfgs: 'IA32_BNDCFGS' })],
-  [['entry.loadIa32RtitCtl', 'exit.clearIa32RtitCtl'], flat({ guestIa32RtitCtl: 'IA32_RTIT_CTL' })],
-  [['entry.loadGuestIa32LbrCtl', 'exit.clearIa32LbrCtl'], flat({ guestIa32LbrCtl: 'IA32_LBR_CTL' })],
-  [['entry.loadPkrs'], flat({ guestIa32Pkrs: 'IA32_PKRS' })],
-  [['entry.loadIa32SpecCtrl'], flat({ guestIa32SpecCtrl: 'IA32_SPEC_CTRL' })],
-  [
-    ['entry.loadCetState'],
-    flat({
-      guestIa32SCet: 'IA32_S_CET',
-      guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
-      guestSsp: 'SSP',
-    }),
-  ],
+/** Saved at every VM exit on a processor that supports the controls which make the fields exist. */
+const SUPPORTED: readonly Uint16Array[] = [
+  flat({ guestIa32Bndcfgs: 'IA32_BNDCFGS' }),
+  flat({ guestIa32RtitCtl: 'IA32_RTIT_CTL' }),
+  flat({ guestIa32LbrCtl: 'IA32_LBR_CTL' }),
+  flat({ guestIa32Pkrs: 'IA32_PKRS' }),
+  flat({ guestIa32SpecCtrl: 'IA32_SPEC_CTRL' }),
+  flat({
+    guestIa32SCet: 'IA32_S_CET',
+    guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
+    guestSsp: 'SSP',
+  }),
 ];
 
 /** Saved under a VM-exit control. */
-const CONTROLLED: readonly (readonly [ControlRef, Uint16Array])[] = [
-  [controlRef('exit.saveDebugControls'), flat({ guestDr7: 'DR7', guestIa32Debugctl: 'IA32_DEBUGCTL' })],
-  [controlRef('exit.saveIa32Pat'), flat({ guestIa32Pat: 'IA32_PAT' })],
-  [controlRef('exit.saveIa32Efer'), flat({ guestIa32Efer: 'IA32_EFER' })],
-  [controlRef('exit.saveIa32PerfGlobalCtrl'), flat({ guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' })],
+const CONTROLLED: readonly { readonly control: ControlRef; readonly pairs: Uint16Array }[] = (
   [
-    controlRef('exit2.saveFred'),
-    flat({
-      guestIa32FredConfig: 'IA32_FRED_CONFIG',
-      guestIa32FredRsp1: 'IA32_FRED_RSP1',
-      guestIa32FredRsp2: 'IA32_FRED_RSP2',
-      guestIa32FredRsp3: 'IA32_FRED_RSP3',
-      guestIa32FredStklvls: 'IA32_FRED_STKLVLS',
-      guestIa32FredSsp1: 'IA32_FRED_SSP1',
-      guestIa32FredSsp2: 'IA32_FRED_SSP2',
-      guestIa32FredSsp3: 'IA32_FRED_SSP3',
-    }),
-  ],
-];
+    [controlRef('exit.saveDebugControls'), flat({ guestDr7: 'DR7', guestIa32Debugctl: 'IA32_DEBUGCTL' })],
+    [controlRef('exit.saveIa32Pat'), flat({ guestIa32Pat: 'IA32_PAT' })],
+    [controlRef('exit.saveIa32Efer'), flat({ guestIa32Efer: 'IA32_EFER' })],
+    [controlRef('exit.saveIa32PerfGlobalCtrl'), flat({ guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' })],
+    [
+      controlRef('exit2.saveFred'),
+      flat({
+        guestIa32FredConfig: 'IA32_FRED_CONFIG',
+        guestIa32FredRsp1: 'IA32_FRED_RSP1',
+        guestIa32FredRsp2: 'IA32_FRED_RSP2',
+        guestIa32FredRsp3: 'IA32_FRED_RSP3',
+        guestIa32FredStklvls: 'IA32_FRED_STKLVLS',
+        guestIa32FredSsp1: 'IA32_FRED_SSP1',
+        guestIa32FredSsp2: 'IA32_FRED_SSP2',
+        guestIa32FredSsp3: 'IA32_FRED_SSP3',
+      }),
+    ],
+  ] as const satisfies readonly (readonly [ControlRef, Uint16Array])[]
+).map(([control, pairs]) => ({ control, pairs }));
 
 /** Field and register slots of the segment registers: selector, base, limit, access rights. */
 const SEGMENTS = SEGMENT_NAMES.map((segment) => {
@@ -158,12 +156,11 @@ export function saveGuestState(p: VmxProcessor, copy: ProcessorCopy, request: Ex
   savePairs(copy, ALWAYS, words);
   saveWords(copy, F.guestIa32SysenterCs, words[2 * R.IA32_SYSENTER_CS] as number, 0);
   for (let i = 0; i < SUPPORTED.length; i++) {
-    const [, pairs] = SUPPORTED[i] as (typeof SUPPORTED)[number];
-    // The fields exist exactly where one of the controls is supported.
+    const pairs = SUPPORTED[i] as Uint16Array;
     if (capabilities.fieldExists[pairs[0] as number] === 1) savePairs(copy, pairs, words);
   }
   for (let i = 0; i < CONTROLLED.length; i++) {
-    const [control, pairs] = CONTROLLED[i] as (typeof CONTROLLED)[number];
+    const { control, pairs } = CONTROLLED[i] as (typeof CONTROLLED)[number];
     if (isOn(copy, capabilities, control) && capabilities.fieldExists[pairs[0] as number] === 1) {
       savePairs(copy, pairs, words);
     }
