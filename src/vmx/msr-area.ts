@@ -22,12 +22,20 @@ const IA32_GS_BASE = 0xc000_0101;
 const IA32_SPEC_CTRL = 0x48;
 const VIRTUALIZE_SPEC_CTRL = controlRef('proc3.virtualizeIa32SpecCtrl');
 
-/** A rule every entry of an MSR-load area must satisfy. */
-export interface MsrLoadCheck {
-  readonly id: `msrload.${string}`;
+/** A rule every entry of an MSR area must satisfy. */
+interface MsrAreaCheck {
+  readonly id: string;
   readonly sdm: SdmSection;
   readonly rule: string;
   readonly holds: (entry: MsrAreaEntry, p: VmxProcessor) => boolean;
+}
+
+export interface MsrLoadCheck extends MsrAreaCheck {
+  readonly id: `msrload.${string}`;
+}
+
+export interface MsrStoreCheck extends MsrAreaCheck {
+  readonly id: `msrstore.${string}`;
 }
 
 const isX2apic = (index: number) => index >>> 8 === 8;
@@ -84,12 +92,55 @@ export const MSR_LOAD_CHECKS: readonly MsrLoadCheck[] = [
   },
 ];
 
-/** The first rule an entry breaks, or undefined. */
-export function failingMsrLoadCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrLoadCheck | undefined {
-  return MSR_LOAD_CHECKS.find((check) => !check.holds(entry, p));
+/** The rules of an entry of the VM-exit MSR-store area in order (SDM §30.4). */
+export const MSR_STORE_CHECKS: readonly MsrStoreCheck[] = [
+  {
+    id: 'msrstore.not-x2apic',
+    sdm: '30.4',
+    rule: 'The MSR is not one of the x2APIC MSRs (800H to 8FFH).',
+    holds: ({ index }) => !isX2apic(index),
+  },
+  {
+    id: 'msrstore.not-smm-only',
+    sdm: '30.4',
+    rule: 'The MSR is not one that only software in SMM can read, such as IA32_SMBASE (9EH).',
+    holds: ({ index }) => index !== IA32_SMBASE,
+  },
+  {
+    id: 'msrstore.reserved-63-32',
+    sdm: '30.4',
+    rule: 'Bits 63:32 of the entry are 0.',
+    holds: ({ reserved }) => reserved === 0,
+  },
+  {
+    // The MSR barred for model-specific reasons, the microcode-update trigger, cannot be read either.
+    id: 'msrstore.rdmsr-ok',
+    sdm: '30.4',
+    rule: 'RDMSR at CPL 0 would not raise #GP.',
+    holds: ({ index }, p) => readMsr(p.cpu, index) !== undefined,
+  },
+];
+
+function failing<C extends MsrAreaCheck>(
+  checks: readonly C[],
+  entry: MsrAreaEntry,
+  p: VmxProcessor,
+): C | undefined {
+  return checks.find((check) => !check.holds(entry, p));
 }
 
-function entryAt(p: VmxProcessor, address: number): MsrAreaEntry {
+/** The first rule an entry to be loaded breaks, or undefined. */
+export function failingMsrLoadCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrLoadCheck | undefined {
+  return failing(MSR_LOAD_CHECKS, entry, p);
+}
+
+/** The first rule an entry to be stored breaks, or undefined. */
+export function failingMsrStoreCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrStoreCheck | undefined {
+  return failing(MSR_STORE_CHECKS, entry, p);
+}
+
+/** The entry of an area at a physical address. */
+export function msrAreaEntry(p: VmxProcessor, address: number): MsrAreaEntry {
   const { memory } = p.cpu;
   return {
     index: memory.read32(address),
@@ -103,11 +154,10 @@ function entryAt(p: VmxProcessor, address: number): MsrAreaEntry {
  * here the recommended maximum is processed and the rest ignored.
  */
 function processed(p: VmxProcessor, area: string, address: bigint, count: number): number {
-  const { current } = p.vmx;
   const maximum = p.capabilities.msrListMaximum;
-  if (count <= maximum || current === undefined) return count;
+  if (count <= maximum) return count;
   const detail = `the ${area} area at ${address.toString(16)}H has ${count} entries; ${maximum} is the recommended maximum`;
-  p.hazards.report('msr-area.too-long', p.cpu.index, area, current.address, detail);
+  p.hazards.report('msr-area.too-long', p.cpu.index, area, (p.vmx.current as ProcessorCopy).address, detail);
   return maximum;
 }
 
@@ -130,7 +180,7 @@ export function loadMsrArea(
   for (let i = 0; i < entries; i++) {
     const at = Number(address) + MSR_AREA_ENTRY_SIZE * i;
     if (at + MSR_AREA_ENTRY_SIZE > PHYSICAL_ADDRESS_LIMIT) return i + 1;
-    const entry = entryAt(p, at);
+    const entry = msrAreaEntry(p, at);
     reportSpecCtrl(p, area, entry.index);
     if (failingMsrLoadCheck(entry, p) !== undefined) return i + 1;
     writeMsr(p.cpu, entry.index, entry.data);
@@ -146,12 +196,10 @@ export function storeMsrArea(p: VmxProcessor, address: bigint, count: number): n
   for (let i = 0; i < entries; i++) {
     const at = Number(address) + MSR_AREA_ENTRY_SIZE * i;
     if (at + MSR_AREA_ENTRY_SIZE > PHYSICAL_ADDRESS_LIMIT) return i + 1;
-    const { index, reserved } = entryAt(p, at);
-    reportSpecCtrl(p, area, index);
-    const forbidden = isX2apic(index) || index === IA32_SMBASE || reserved !== 0;
-    const value = forbidden ? undefined : readMsr(p.cpu, index);
-    if (value === undefined) return i + 1;
-    p.cpu.memory.write64(at + 8, value);
+    const entry = msrAreaEntry(p, at);
+    reportSpecCtrl(p, area, entry.index);
+    if (failingMsrStoreCheck(entry, p) !== undefined) return i + 1;
+    p.cpu.memory.write64(at + 8, readMsr(p.cpu, entry.index) as bigint);
   }
   return 0;
 }

@@ -13,7 +13,37 @@ export function saveWords(copy: ProcessorCopy, slot: number, low: number, high: 
   copy.written[slot] = 1;
 }
 
-/** Sets a field to a value of at most 64 bits. */
-export function saveValue(copy: ProcessorCopy, slot: number, value: bigint): void {
-  saveWords(copy, slot, Number(value & 0xffff_ffffn), Number((value >> 32n) & 0xffff_ffffn));
+/** Sets a field to a value of at most 32 bits. */
+export function saveWord(copy: ProcessorCopy, slot: number, value: number): void {
+  saveWords(copy, slot, value, 0);
+}
+
+/** Sets a field to a value of at most 64 bits; for fields that no entry check looks at or that rarely change. */
+export function saveQuad(copy: ProcessorCopy, slot: number, value: bigint): void {
+  copy.quads[slot] = value;
+  copy.unverified |= copy.dependents[slot] as number;
+  copy.written[slot] = 1;
+}
+
+/**
+ * Saves registers in fields: pairs of field slot and register slot. One loop over two words each is
+ * several times faster than a call a field (bench: "VMRESUME + exit").
+ */
+export function saveRegisters(copy: ProcessorCopy, pairs: Uint16Array, registers: Uint32Array): void {
+  const { words, dependents, written } = copy;
+  let changed = 0;
+  for (let i = 0; i < pairs.length; i += 2) {
+    const slot = pairs[i] as number;
+    const to = slot << 1;
+    const from = (pairs[i + 1] as number) << 1;
+    const low = registers[from] as number;
+    const high = registers[from + 1] as number;
+    if (words[to] !== low || words[to + 1] !== high) {
+      words[to] = low;
+      words[to + 1] = high;
+      changed |= dependents[slot] as number;
+    }
+    written[slot] = 1;
+  }
+  if (changed !== 0) copy.unverified |= changed;
 }

@@ -1,8 +1,10 @@
 /**
- * Basic exit reasons (SDM Appendix C) and, for each, what a VM exit may record besides the reason
- * (SDM §30.2): which information fields are defined, and what becomes of pending debug exceptions.
+ * Basic exit reasons (SDM Appendix C) and, for each, what its VM exits record and save (SDM §30.2,
+ * §30.3): the rules by which a field is defined, and what becomes of RFLAGS.RF and of pending debug
+ * exceptions.
  */
 import type { SdmSection } from '../../sdm/sections.ts';
+import type { InformationName, QualificationName } from './qualifications.ts';
 
 export const ExitReason = {
   ExceptionOrNmi: 0,
@@ -72,6 +74,7 @@ export const ExitReason = {
   Umwait: 67,
   Tpause: 68,
   Loadiwkey: 69,
+  Enclv: 70,
   EnqcmdPasidTranslation: 72,
   EnqcmdsPasidTranslation: 73,
   BusLock: 74,
@@ -87,208 +90,273 @@ export const ExitReason = {
 } as const;
 export type ExitReason = (typeof ExitReason)[keyof typeof ExitReason];
 
-/** Information beyond the exit reason that a VM exit may record. */
-export type ExitInformation =
-  | 'qualification'
-  | 'guestLinearAddress'
-  | 'guestPhysicalAddress'
-  | 'instructionLength'
-  | 'instructionInformation'
-  | 'event'
-  | 'originalEvent'
-  | 'msrData';
+/** When the exit happens relative to the instruction (SDM §28.1, §28.2, §30.1). */
+export type ExitClass = 'fault-like' | 'trap-like' | 'boundary' | 'abort' | 'entry-failure';
+
+/** What the exit qualification holds (SDM §30.2.1); `of-event` depends on the exiting event. */
+export type QualificationRule = QualificationName | 'cleared' | 'of-event';
+
+/** When the guest-linear address is defined (SDM §30.2.1). */
+export type LinearAddressRule =
+  | 'never'
+  | 'always'
+  | 'lmsw-from-memory'
+  | 'string-io'
+  | 'qualification-bit-7'
+  | 'busy-shadow-stack';
+
+/** When there is an exiting event (SDM §30.2.2); `acknowledged`: with "acknowledge interrupt on exit". */
+export type ExitingEventRule = 'never' | 'always' | 'acknowledged';
+
+/**
+ * When there is an original event (SDM §30.2.4): a nested exception, a task gate in the IDT, an access
+ * whose qualification says so, any access of event delivery.
+ */
+export type OriginalEventRule = 'never' | 'nested' | 'task-gate' | 'apic-access' | 'delivery';
+
+/**
+ * When the VM-exit instruction length is defined (SDM §30.2.5): always; for a software event, whether
+ * exiting or original; for a task switch by an instruction or a software event.
+ */
+export type LengthRule = 'never' | 'instruction' | 'software-event' | 'task-switch';
+
+/**
+ * RFLAGS.RF as saved (SDM §30.3.3): 0; as it is; 1 unless an event is being delivered; as in the image
+ * that delivery of the event, or the task switch, would have saved.
+ */
+export type ResumeFlagRule = 'cleared' | 'kept' | 'access' | 'event' | 'task-switch';
+
+/** When pending debug exceptions are saved (SDM §30.3.4): besides under blocking by MOV SS. */
+export type PendingDebugRule = 'cleared' | 'kept' | 'machine-check' | 'trace';
 
 export interface ExitReasonSpec {
   readonly name: string;
   /** Where the manual describes the cause. */
   readonly sdm: SdmSection;
-  /** When the exit happens relative to the instruction (SDM §28.1, §30.1). */
-  readonly class: 'fault-like' | 'trap-like' | 'boundary' | 'abort' | 'entry-failure';
-  /** What may be recorded; the exit qualification is cleared where it is not named (SDM §30.2.1). */
-  readonly records: readonly ExitInformation[];
-  /** Bits of the exit qualification that are defined. */
-  readonly qualificationMask: bigint;
-  /** Pending debug exceptions are saved rather than cleared (SDM §30.3.4). */
-  readonly keepsPendingDebug: boolean;
+  /** For exceptions, which may be any of the first four, `fault-like`. */
+  readonly class: ExitClass;
+  readonly qualification: QualificationRule;
+  readonly guestLinearAddress: LinearAddressRule;
+  readonly guestPhysicalAddress: boolean;
+  readonly exitingEvent: ExitingEventRule;
+  readonly originalEvent: OriginalEventRule;
+  readonly instructionLength: LengthRule;
+  /** Bytes of the shortest encoding (of MOV CR, of a far CALL): recorded if a request names no length. */
+  readonly shortestLength: number;
+  readonly instructionInformation: InformationName | undefined;
+  readonly msrData: boolean;
+  readonly resumeFlag: ResumeFlagRule;
+  readonly pendingDebug: PendingDebugRule;
+  /** A user of the library may cause the exit; otherwise only VM entry does, or nothing here can. */
+  readonly apiCausable: boolean;
 }
 
-const ALL = 0xffff_ffff_ffff_ffffn;
+type Details = Partial<Omit<ExitReasonSpec, 'name' | 'sdm'>>;
 
-interface Options {
-  readonly class?: ExitReasonSpec['class'];
-  readonly records?: readonly ExitInformation[];
-  readonly mask?: bigint;
-  readonly keepsPendingDebug?: boolean;
-}
-
-function spec(name: string, sdm: SdmSection, options: Options = {}): ExitReasonSpec {
-  const records = options.records ?? [];
+function spec(name: string, sdm: SdmSection, details: Details): ExitReasonSpec {
   return {
     name,
     sdm,
-    class: options.class ?? 'fault-like',
-    records,
-    qualificationMask: options.mask ?? (records.includes('qualification') ? ALL : 0n),
-    keepsPendingDebug: options.keepsPendingDebug ?? false,
+    class: 'fault-like',
+    qualification: 'cleared',
+    guestLinearAddress: 'never',
+    guestPhysicalAddress: false,
+    exitingEvent: 'never',
+    originalEvent: 'never',
+    instructionLength: 'never',
+    shortestLength: 0,
+    instructionInformation: undefined,
+    msrData: false,
+    resumeFlag: 'kept',
+    pendingDebug: 'cleared',
+    apiCausable: true,
+    ...details,
   };
 }
 
-/** An instruction that exits with its length only. */
-function instruction(name: string, sdm: SdmSection, ...more: ExitInformation[]): ExitReasonSpec {
-  return spec(name, sdm, { records: ['instructionLength', ...more] });
+/** An instruction that exits instead of executing. */
+function instruction(
+  name: string,
+  sdm: SdmSection,
+  shortestLength: number,
+  details: Details = {},
+): ExitReasonSpec {
+  return spec(name, sdm, {
+    instructionLength: 'instruction',
+    shortestLength,
+    resumeFlag: 'cleared',
+    ...details,
+  });
 }
 
-/** An instruction whose displacement and operands are reported. */
-function withOperand(name: string, sdm: SdmSection): ExitReasonSpec {
-  return instruction(name, sdm, 'qualification', 'instructionInformation');
+/** An instruction that reports the displacement of its operand and its instruction information. */
+function withOperand(
+  name: string,
+  sdm: SdmSection,
+  shortestLength: number,
+  instructionInformation: InformationName,
+): ExitReasonSpec {
+  return instruction(name, sdm, shortestLength, { qualification: 'displacement', instructionInformation });
 }
 
-const BOUNDARY = { class: 'boundary' } as const;
-const ENTRY_FAILURE = { class: 'entry-failure', records: ['qualification'] } as const;
+/** An asynchronous exit on an instruction boundary. */
+function boundary(name: string, sdm: SdmSection, details: Details = {}): ExitReasonSpec {
+  return spec(name, sdm, { class: 'boundary', ...details });
+}
 
-/** Every basic exit reason and what its exits record. */
+/** An exit after an instruction, which keeps pending debug exceptions. */
+function afterInstruction(name: string, sdm: SdmSection, details: Details = {}): ExitReasonSpec {
+  return spec(name, sdm, { class: 'trap-like', pendingDebug: 'kept', ...details });
+}
+
+/** An access to memory that exits in the middle of an instruction or of event delivery. */
+function access(name: string, sdm: SdmSection, details: Details): ExitReasonSpec {
+  return spec(name, sdm, {
+    originalEvent: 'delivery',
+    instructionLength: 'software-event',
+    resumeFlag: 'access',
+    pendingDebug: 'trace',
+    ...details,
+  });
+}
+
+function entryFailure(name: string, sdm: SdmSection, qualification: QualificationRule): ExitReasonSpec {
+  return spec(name, sdm, { class: 'entry-failure', qualification, apiCausable: false });
+}
+
+/** Every basic exit reason. */
 export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   0: spec('Exception or NMI', '28.2', {
-    records: ['qualification', 'event', 'originalEvent', 'instructionLength'],
+    qualification: 'of-event',
+    exitingEvent: 'always',
+    originalEvent: 'nested',
+    instructionLength: 'software-event',
+    resumeFlag: 'event',
+    pendingDebug: 'machine-check',
   }),
-  1: spec('External interrupt', '28.2', { class: 'boundary', records: ['event'] }),
+  1: boundary('External interrupt', '28.2', { exitingEvent: 'acknowledged', resumeFlag: 'event' }),
   2: spec('Triple fault', '28.2', { class: 'abort' }),
-  3: spec('INIT signal', '28.2', { class: 'boundary', keepsPendingDebug: true }),
-  4: spec('Start-up IPI (SIPI)', '28.2', { class: 'boundary', records: ['qualification'], mask: 0xffn }),
-  5: spec('I/O system-management interrupt', '34.15.2.3', {
-    class: 'boundary',
-    records: ['qualification', 'guestLinearAddress'],
-    mask: 0xffff_007fn,
-    keepsPendingDebug: true,
+  3: boundary('INIT signal', '28.2', { pendingDebug: 'kept' }),
+  4: boundary('Start-up IPI (SIPI)', '28.2', { qualification: 'sipi' }),
+  // SMM VM exits happen only under dual-monitor treatment, which is not here.
+  5: boundary('I/O system-management interrupt', '34.15.2.3', {
+    qualification: 'ioSmi',
+    pendingDebug: 'kept',
+    apiCausable: false,
   }),
-  6: spec('Other system-management interrupt', '34.15.2.3', { class: 'boundary', keepsPendingDebug: true }),
-  7: spec('Interrupt window', '28.2', BOUNDARY),
-  8: spec('NMI window', '28.2', BOUNDARY),
+  6: boundary('Other system-management interrupt', '34.15.2.3', { pendingDebug: 'kept', apiCausable: false }),
+  7: boundary('Interrupt window', '28.2'),
+  8: boundary('NMI window', '28.2'),
   9: spec('Task switch', '28.4.2', {
-    records: ['qualification', 'originalEvent', 'event', 'instructionLength'],
-    mask: 0xc000_ffffn,
+    qualification: 'taskSwitch',
+    originalEvent: 'task-gate',
+    instructionLength: 'task-switch',
+    shortestLength: 2,
+    resumeFlag: 'task-switch',
   }),
-  10: instruction('CPUID', '28.1.2'),
-  11: instruction('GETSEC', '28.1.2'),
-  12: instruction('HLT', '28.1.3'),
-  13: instruction('INVD', '28.1.2'),
-  14: instruction('INVLPG', '28.1.3', 'qualification'),
-  15: instruction('RDPMC', '28.1.3'),
-  16: instruction('RDTSC', '28.1.3'),
-  17: instruction('RSM', '28.1.3'),
-  18: instruction('VMCALL', '28.1.2'),
-  19: withOperand('VMCLEAR', '28.1.2'),
-  20: instruction('VMLAUNCH', '28.1.2'),
-  21: withOperand('VMPTRLD', '28.1.2'),
-  22: withOperand('VMPTRST', '28.1.2'),
-  23: withOperand('VMREAD', '28.1.3'),
-  24: instruction('VMRESUME', '28.1.2'),
-  25: withOperand('VMWRITE', '28.1.3'),
-  26: instruction('VMXOFF', '28.1.2'),
-  27: withOperand('VMXON', '28.1.2'),
-  28: spec('Control-register access', '28.1.3', {
-    records: ['qualification', 'guestLinearAddress', 'instructionLength'],
-    mask: 0xffff_0f7fn,
+  10: instruction('CPUID', '28.1.2', 2),
+  11: instruction('GETSEC', '28.1.2', 2),
+  12: instruction('HLT', '28.1.3', 1),
+  13: instruction('INVD', '28.1.2', 2),
+  14: instruction('INVLPG', '28.1.3', 3, { qualification: 'linearAddress' }),
+  15: instruction('RDPMC', '28.1.3', 2),
+  16: instruction('RDTSC', '28.1.3', 2),
+  17: instruction('RSM', '28.1.3', 2),
+  18: instruction('VMCALL', '28.1.2', 3),
+  19: withOperand('VMCLEAR', '28.1.2', 4, 'memoryOperand'),
+  20: instruction('VMLAUNCH', '28.1.2', 3),
+  21: withOperand('VMPTRLD', '28.1.2', 3, 'memoryOperand'),
+  22: withOperand('VMPTRST', '28.1.2', 3, 'memoryOperand'),
+  23: withOperand('VMREAD', '28.1.3', 3, 'vmreadVmwrite'),
+  24: instruction('VMRESUME', '28.1.2', 3),
+  25: withOperand('VMWRITE', '28.1.3', 3, 'vmreadVmwrite'),
+  26: instruction('VMXOFF', '28.1.2', 3),
+  27: withOperand('VMXON', '28.1.2', 4, 'memoryOperand'),
+  28: instruction('Control-register access', '28.1.3', 3, {
+    qualification: 'controlRegister',
+    guestLinearAddress: 'lmsw-from-memory',
   }),
-  29: spec('MOV DR', '28.1.3', { records: ['qualification', 'instructionLength'], mask: 0xf17n }),
-  30: spec('I/O instruction', '28.1.3', {
-    records: ['qualification', 'guestLinearAddress', 'instructionLength', 'instructionInformation'],
-    mask: 0xffff_007fn,
+  29: instruction('MOV DR', '28.1.3', 3, { qualification: 'movDr' }),
+  30: instruction('I/O instruction', '28.1.3', 1, {
+    qualification: 'io',
+    guestLinearAddress: 'string-io',
+    instructionInformation: 'stringIo',
   }),
-  31: instruction('RDMSR', '28.1.3'),
-  32: spec('WRMSR or WRMSRNS', '28.1.3', { records: ['qualification', 'instructionLength'], mask: 1n }),
-  33: spec('VM-entry failure: invalid guest state', '29.8', ENTRY_FAILURE),
-  34: spec('VM-entry failure: MSR loading', '29.8', ENTRY_FAILURE),
-  36: spec('MWAIT', '28.1.3', { records: ['qualification', 'instructionLength'], mask: 1n }),
-  37: spec('Monitor trap flag', '28.5.2', { class: 'boundary', keepsPendingDebug: true }),
-  39: instruction('MONITOR', '28.1.3'),
-  40: instruction('PAUSE', '28.1.3'),
-  41: spec('VM-entry failure: machine-check event', '29.9', { class: 'entry-failure' }),
-  43: spec('TPR below threshold', '32.1.2', { class: 'trap-like', keepsPendingDebug: true }),
-  44: spec('APIC access', '32.4', {
-    records: ['qualification', 'originalEvent', 'instructionLength'],
-    mask: 0x1_ffffn,
+  31: instruction('RDMSR', '28.1.3', 2),
+  32: instruction('WRMSR or WRMSRNS', '28.1.3', 2, { qualification: 'wrmsr' }),
+  33: entryFailure('VM-entry failure: invalid guest state', '29.8', 'invalidGuestState'),
+  34: entryFailure('VM-entry failure: MSR loading', '29.8', 'msrLoadEntry'),
+  36: instruction('MWAIT', '28.1.3', 3, { qualification: 'mwait' }),
+  37: boundary('Monitor trap flag', '28.5.2', { pendingDebug: 'kept' }),
+  39: instruction('MONITOR', '28.1.3', 3),
+  40: instruction('PAUSE', '28.1.3', 2),
+  41: entryFailure('VM-entry failure: machine-check event', '29.9', 'cleared'),
+  43: afterInstruction('TPR below threshold', '32.1.2'),
+  44: access('APIC access', '32.4', { qualification: 'apicAccess', originalEvent: 'apic-access' }),
+  45: afterInstruction('Virtualized EOI', '32.1.4', { qualification: 'vector' }),
+  46: withOperand('Access to GDTR or IDTR', '28.1.3', 3, 'descriptorTable'),
+  47: withOperand('Access to LDTR or TR', '28.1.3', 3, 'systemSegment'),
+  48: access('EPT violation', '31.3.3.2', {
+    qualification: 'eptViolation',
+    guestLinearAddress: 'qualification-bit-7',
+    guestPhysicalAddress: true,
   }),
-  45: spec('Virtualized EOI', '32.1.4', {
-    class: 'trap-like',
-    records: ['qualification'],
-    mask: 0xffn,
-    keepsPendingDebug: true,
+  49: access('EPT misconfiguration', '31.3.3.1', {
+    guestLinearAddress: 'busy-shadow-stack',
+    guestPhysicalAddress: true,
+    instructionLength: 'never',
   }),
-  46: withOperand('Access to GDTR or IDTR', '28.1.3'),
-  47: withOperand('Access to LDTR or TR', '28.1.3'),
-  48: spec('EPT violation', '31.3.3.2', {
-    records: [
-      'qualification',
-      'guestLinearAddress',
-      'guestPhysicalAddress',
-      'originalEvent',
-      'instructionLength',
-    ],
-    mask: 0x1_ffffn,
+  50: withOperand('INVEPT', '28.1.2', 5, 'invalidation'),
+  51: instruction('RDTSCP', '28.1.3', 3),
+  52: boundary('VMX-preemption timer expired', '28.5.1'),
+  53: withOperand('INVVPID', '28.1.2', 5, 'invalidation'),
+  54: instruction('WBINVD or WBNOINVD', '28.1.3', 2, { qualification: 'wbinvd' }),
+  55: instruction('XSETBV', '28.1.2', 3),
+  56: afterInstruction('APIC write', '32.4.3.3', { qualification: 'apicWrite' }),
+  57: instruction('RDRAND', '28.1.3', 3, { instructionInformation: 'random' }),
+  58: withOperand('INVPCID', '28.1.3', 5, 'invalidation'),
+  59: instruction('VMFUNC', '28.5.7', 3),
+  60: instruction('ENCLS', '28.1.3', 3),
+  61: instruction('RDSEED', '28.1.3', 3, { instructionInformation: 'random' }),
+  62: access('Page-modification log full', '31.3.6', {
+    qualification: 'pmlFull',
+    guestLinearAddress: 'busy-shadow-stack',
   }),
-  49: spec('EPT misconfiguration', '31.3.3.1', {
-    records: ['guestLinearAddress', 'guestPhysicalAddress', 'originalEvent'],
+  63: withOperand('XSAVES', '28.1.3', 3, 'memoryOperand'),
+  64: withOperand('XRSTORS', '28.1.3', 3, 'memoryOperand'),
+  65: instruction('PCONFIG', '28.1.3', 3),
+  66: access('SPP-related event', '31.3.4', {
+    qualification: 'spp',
+    guestLinearAddress: 'always',
+    guestPhysicalAddress: true,
   }),
-  50: withOperand('INVEPT', '28.1.2'),
-  51: instruction('RDTSCP', '28.1.3'),
-  52: spec('VMX-preemption timer expired', '28.5.1', BOUNDARY),
-  53: withOperand('INVVPID', '28.1.2'),
-  54: spec('WBINVD or WBNOINVD', '28.1.3', { records: ['qualification', 'instructionLength'], mask: 1n }),
-  55: instruction('XSETBV', '28.1.2'),
-  56: spec('APIC write', '32.4.3.3', {
-    class: 'trap-like',
-    records: ['qualification'],
-    mask: 0xfffn,
-    keepsPendingDebug: true,
-  }),
-  57: instruction('RDRAND', '28.1.3', 'instructionInformation'),
-  58: withOperand('INVPCID', '28.1.3'),
-  59: instruction('VMFUNC', '28.5.7'),
-  60: instruction('ENCLS', '28.1.3'),
-  61: instruction('RDSEED', '28.1.3', 'instructionInformation'),
-  62: spec('Page-modification log full', '31.3.6', {
-    records: ['qualification', 'guestLinearAddress', 'originalEvent', 'instructionLength'],
-    mask: 0x1_1000n,
-  }),
-  63: withOperand('XSAVES', '28.1.3'),
-  64: withOperand('XRSTORS', '28.1.3'),
-  65: instruction('PCONFIG', '28.1.3'),
-  66: spec('SPP-related event', '31.3.4', {
-    records: [
-      'qualification',
-      'guestLinearAddress',
-      'guestPhysicalAddress',
-      'originalEvent',
-      'instructionLength',
-    ],
-    mask: 0x1_1800n,
-  }),
-  67: instruction('UMWAIT', '28.1.3', 'instructionInformation'),
-  68: instruction('TPAUSE', '28.1.3', 'instructionInformation'),
-  69: instruction('LOADIWKEY', '28.1.3', 'instructionInformation'),
-  72: spec('ENQCMD PASID translation', '28.5.9', {
-    records: ['qualification', 'instructionLength'],
-    mask: 0xf_ffffn,
-  }),
-  73: spec('ENQCMDS PASID translation', '28.5.9', {
-    records: ['qualification', 'instructionLength'],
-    mask: 0xffff_ffffn,
-  }),
-  74: spec('Bus lock', '28.2', { class: 'trap-like', keepsPendingDebug: true }),
+  67: instruction('UMWAIT', '28.1.3', 4, { instructionInformation: 'wait' }),
+  68: instruction('TPAUSE', '28.1.3', 4, { instructionInformation: 'wait' }),
+  69: instruction('LOADIWKEY', '28.1.3', 5, { instructionInformation: 'loadiwkey' }),
+  // No control of this edition makes ENCLV exit.
+  70: instruction('ENCLV', 'C', 3, { apiCausable: false }),
+  72: instruction('ENQCMD PASID translation', '28.5.9', 5, { qualification: 'pasid' }),
+  73: instruction('ENQCMDS PASID translation', '28.5.9', 5, { qualification: 'sourceOperand' }),
+  74: afterInstruction('Bus lock', '28.2'),
   75: spec('Instruction timeout', '28.2', {
     class: 'abort',
-    records: ['qualification', 'guestLinearAddress'],
-    mask: 0x1001n,
+    qualification: 'instructionTimeout',
+    guestLinearAddress: 'busy-shadow-stack',
   }),
-  76: instruction('SEAMCALL', '35.5'),
-  77: instruction('TDCALL', '35.5'),
-  78: instruction('RDMSRLIST', '28.1.3', 'qualification'),
-  79: instruction('WRMSRLIST', '28.1.3', 'qualification', 'msrData'),
-  80: withOperand('URDMSR', '28.1.3'),
-  81: withOperand('UWRMSR', '28.1.3'),
-  84: withOperand('RDMSR, immediate form', '28.1.3'),
-  85: withOperand('WRMSRNS, immediate form', '28.1.3'),
+  76: instruction('SEAMCALL', '35.5', 4),
+  77: instruction('TDCALL', '35.5', 4),
+  78: instruction('RDMSRLIST', '28.1.3', 4, { qualification: 'msr' }),
+  79: instruction('WRMSRLIST', '28.1.3', 4, { qualification: 'msr', msrData: true }),
+  80: instruction('URDMSR', '28.1.3', 5, { qualification: 'msr', instructionInformation: 'msrRegister' }),
+  81: instruction('UWRMSR', '28.1.3', 5, { qualification: 'msr', instructionInformation: 'msrRegister' }),
+  84: instruction('RDMSR, immediate form', '28.1.3', 9, {
+    qualification: 'msr',
+    instructionInformation: 'msrRegister',
+  }),
+  85: instruction('WRMSRNS, immediate form', '28.1.3', 9, {
+    qualification: 'msr',
+    instructionInformation: 'msrRegister',
+  }),
 };
 
 /** The spec of a reason, or undefined for a number no reason has. */

@@ -1,44 +1,11 @@
 /** Loading host state (SDM §30.5), at VM exits and at VM-entry failures alike. */
-
-import { slotsOf } from '../../bits/slots.ts';
 import { CR4, EFER, Register, type RegisterName } from '../../cpu/registers.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
 import { AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
-import type { VmxProcessor } from '../vmx-state.ts';
-
-// Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
-const F = slotsOf(Field, [
-  'hostCr0',
-  'hostCr3',
-  'hostCr4',
-  'hostCsSelector',
-  'hostIa32Efer',
-  'hostTrSelector',
-]);
-const R = slotsOf(Register, [
-  'CR0',
-  'CR3',
-  'CR4',
-  'CS.selector',
-  'DR7',
-  'GDTR.limit',
-  'IA32_DEBUGCTL',
-  'IA32_EFER',
-  'IA32_UINTR_MISC',
-  'IDTR.limit',
-  'LDTR.selector',
-  'PDPTE0',
-  'RFLAGS',
-  'TR.selector',
-  'activityState',
-  'blockingByMovSs',
-  'blockingBySti',
-  'enclaveInterruption',
-  'monitorArmed',
-  'pendingDebugExceptions',
-]);
+import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
+import { canonicalHigh } from './save-guest-state.ts';
 
 type Pairs = Partial<Record<FieldName, RegisterName>>;
 
@@ -48,7 +15,18 @@ function pairs(table: Pairs): Uint16Array {
   );
 }
 
-const ALWAYS = pairs({ hostRip: 'RIP', hostRsp: 'RSP', hostIa32SysenterCs: 'IA32_SYSENTER_CS' });
+const ALWAYS = pairs({
+  hostRip: 'RIP',
+  hostRsp: 'RSP',
+  hostIa32SysenterCs: 'IA32_SYSENTER_CS',
+  hostCsSelector: 'CS.selector',
+  hostSsSelector: 'SS.selector',
+  hostDsSelector: 'DS.selector',
+  hostEsSelector: 'ES.selector',
+  hostFsSelector: 'FS.selector',
+  hostGsSelector: 'GS.selector',
+  hostTrSelector: 'TR.selector',
+});
 
 /** Addresses, loaded with bits 63:N equal to bit N−1. */
 const ADDRESSES = pairs({
@@ -66,198 +44,217 @@ const CET_ADDRESSES = pairs({
   hostIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
 });
 
-const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = (
-  [
-    [controlRef('exit.loadIa32PerfGlobalCtrl'), pairs({ hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' })],
-    [controlRef('exit.loadIa32Pat'), pairs({ hostIa32Pat: 'IA32_PAT' })],
-    [controlRef('exit.loadPkrs'), pairs({ hostIa32Pkrs: 'IA32_PKRS' })],
-    [controlRef('exit2.loadIa32SpecCtrl'), pairs({ hostIa32SpecCtrl: 'IA32_SPEC_CTRL' })],
-    [controlRef('exit.loadCetState'), pairs({ hostSsp: 'SSP' })],
-    [
-      controlRef('exit2.loadFred'),
-      pairs({
-        hostIa32FredConfig: 'IA32_FRED_CONFIG',
-        hostIa32FredRsp1: 'IA32_FRED_RSP1',
-        hostIa32FredRsp2: 'IA32_FRED_RSP2',
-        hostIa32FredRsp3: 'IA32_FRED_RSP3',
-        hostIa32FredStklvls: 'IA32_FRED_STKLVLS',
-        hostIa32FredSsp1: 'IA32_FRED_SSP1',
-        hostIa32FredSsp2: 'IA32_FRED_SSP2',
-        hostIa32FredSsp3: 'IA32_FRED_SSP3',
-      }),
-    ],
-  ] as const satisfies readonly (readonly [ControlRef, Uint16Array])[]
-).map(([control, table]) => ({ control, table }));
+const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = [
+  {
+    control: controlRef('exit.loadIa32PerfGlobalCtrl'),
+    table: pairs({ hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }),
+  },
+  { control: controlRef('exit.loadIa32Pat'), table: pairs({ hostIa32Pat: 'IA32_PAT' }) },
+  { control: controlRef('exit.loadPkrs'), table: pairs({ hostIa32Pkrs: 'IA32_PKRS' }) },
+  { control: controlRef('exit2.loadIa32SpecCtrl'), table: pairs({ hostIa32SpecCtrl: 'IA32_SPEC_CTRL' }) },
+  { control: controlRef('exit.loadCetState'), table: pairs({ hostSsp: 'SSP' }) },
+  {
+    control: controlRef('exit2.loadFred'),
+    table: pairs({
+      hostIa32FredConfig: 'IA32_FRED_CONFIG',
+      hostIa32FredRsp1: 'IA32_FRED_RSP1',
+      hostIa32FredRsp2: 'IA32_FRED_RSP2',
+      hostIa32FredRsp3: 'IA32_FRED_RSP3',
+      hostIa32FredStklvls: 'IA32_FRED_STKLVLS',
+      hostIa32FredSsp1: 'IA32_FRED_SSP1',
+      hostIa32FredSsp2: 'IA32_FRED_SSP2',
+      hostIa32FredSsp3: 'IA32_FRED_SSP3',
+    }),
+  },
+];
 
-const CLEARED: readonly { readonly control: ControlRef; readonly slot: number }[] = (
-  [
-    [controlRef('exit.clearIa32Bndcfgs'), Register.IA32_BNDCFGS],
-    [controlRef('exit.clearIa32RtitCtl'), Register.IA32_RTIT_CTL],
-    [controlRef('exit.clearIa32LbrCtl'), Register.IA32_LBR_CTL],
-  ] as const satisfies readonly (readonly [ControlRef, number])[]
-).map(([control, slot]) => ({ control, slot }));
+const CLEARED: readonly { readonly control: ControlRef; readonly word: number }[] = [
+  { control: controlRef('exit.clearIa32Bndcfgs'), word: 2 * Register.IA32_BNDCFGS },
+  { control: controlRef('exit.clearIa32RtitCtl'), word: 2 * Register.IA32_RTIT_CTL },
+  { control: controlRef('exit.clearIa32LbrCtl'), word: 2 * Register.IA32_LBR_CTL },
+];
+
+const G = 0x8000;
+const DB = 0x4000;
+const L = 0x2000;
+const CODE = G | 0x9b;
+const DATA = G | DB | 0x93;
+const TSS = 0x8b;
+
+/** Registers that every host finds with the same value: slot and bits 31:0; bits 63:32 are 0. */
+const FIXED = Uint32Array.from(
+  (
+    [
+      ['DR7', 0x400],
+      ['IA32_DEBUGCTL', 0],
+      ['RFLAGS', 2],
+      ['CS.base', 0],
+      ['CS.limit', 0xffff_ffff],
+      ['SS.base', 0],
+      ['SS.limit', 0xffff_ffff],
+      ['DS.base', 0],
+      ['DS.limit', 0xffff_ffff],
+      ['ES.base', 0],
+      ['ES.limit', 0xffff_ffff],
+      ['FS.limit', 0xffff_ffff],
+      ['GS.limit', 0xffff_ffff],
+      ['TR.limit', 0x67],
+      ['TR.accessRights', TSS],
+      ['LDTR.selector', 0],
+      ['LDTR.base', 0],
+      ['LDTR.limit', 0],
+      ['LDTR.accessRights', AR_UNUSABLE],
+      ['GDTR.limit', 0xffff],
+      ['IDTR.limit', 0xffff],
+      ['activityState', 0],
+      ['blockingBySti', 0],
+      ['blockingByMovSs', 0],
+      ['enclaveInterruption', 0],
+      ['pendingDebugExceptions', 0],
+      ['monitorArmed', 0],
+    ] as const satisfies readonly (readonly [RegisterName, number])[]
+  ).flatMap(([name, value]) => [Register[name], value]),
+);
+
+/** Words of the selectors of SS, DS, ES, FS and GS; that of the access rights is 6 further on. */
+const DATA_SELECTORS = Uint16Array.from(
+  (['SS', 'DS', 'ES', 'FS', 'GS'] as const).map((name) => 2 * Register[`${name}.selector`]),
+);
+const TO_RIGHTS = 6;
 
 const CLEAR_UINV = controlRef('exit.clearUinv');
 const LOAD_EFER = controlRef('exit.loadIa32Efer');
 const LOAD_CET = controlRef('exit.loadCetState');
 const HOST_64 = controlRef('exit.hostAddressSpaceSize');
 
+const HOST_CR0 = 2 * Field.hostCr0;
+const HOST_CR3 = 2 * Field.hostCr3;
+const HOST_CR4 = 2 * Field.hostCr4;
+const HOST_EFER = 2 * Field.hostIa32Efer;
+const CR0_LOW = 2 * Register.CR0;
+const CR3_LOW = 2 * Register.CR3;
+const CR4_LOW = 2 * Register.CR4;
+const EFER_LOW = 2 * Register.IA32_EFER;
+const UINTR_MISC_HIGH = 2 * Register.IA32_UINTR_MISC + 1;
+const CS_RIGHTS = 2 * Register['CS.accessRights'];
+
 /** Bits of CR0 that keep their value (ET, CD, NW, 28:19, 17, 15:6); fixed bits are equal in the field. */
 const CR0_KEPT = 0x7ffa_ffd0;
+const PAE = 1 << CR4.PAE;
+const PCIDE = 1 << CR4.PCIDE;
+/** CR4.FRED is bit 32. */
+const FRED_HIGH = 1;
+const LONG_MODE = (1 << EFER.LME) | (1 << EFER.LMA);
 
-const CODE = 0x9b;
-const DATA = 0x93;
-const TSS = 0x8b;
-const G = 0x8000;
-const DB = 0x4000;
-const L = 0x2000;
-
-function set(words: Uint32Array, slot: number, low: number, high = 0): void {
-  words[2 * slot] = low >>> 0;
-  words[2 * slot + 1] = high;
-}
-
-function load(copy: ProcessorCopy, table: Uint16Array, words: Uint32Array): void {
-  for (let i = 0; i < table.length; i += 2) {
-    const from = 2 * (table[i] as number);
-    const to = 2 * (table[i + 1] as number);
-    words[to] = copy.words[from] as number;
-    words[to + 1] = copy.words[from + 1] as number;
-  }
-}
-
-/** As {@link load}, with the upper bits made canonical for `width` (48 or 57). */
-function loadAddresses(copy: ProcessorCopy, table: Uint16Array, words: Uint32Array, width: number): void {
-  const shift = 64 - width;
-  for (let i = 0; i < table.length; i += 2) {
-    const from = 2 * (table[i] as number);
-    const to = 2 * (table[i + 1] as number);
-    words[to] = copy.words[from] as number;
-    words[to + 1] = ((copy.words[from + 1] as number) << shift) >> shift;
-  }
-}
-
-/** Whether the host uses PAE paging after the exit (SDM §30.5.4). */
-function hostUsesPae(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  const cr4 = copy.words[2 * F.hostCr4] as number;
-  return ((cr4 >>> CR4.PAE) & 1) === 1 && !isOn(copy, p.capabilities, HOST_64);
+/** Exits of this VMCS lead to a host in IA-32e mode. */
+export function isHost64(p: VmxProcessor, copy: ProcessorCopy): boolean {
+  return isOn(copy, p.capabilities, HOST_64);
 }
 
 /** Loads everything of SDM §30.5; false if a host PDPTE is invalid (VMX abort 2). */
 export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  const { capabilities, cpu } = p;
-  const { words } = cpu;
-  const host64 = isOn(copy, capabilities, HOST_64);
-  const width = cpu.features.linearAddressBits;
-  const pdptesNeeded = hostUsesPae(p, copy);
-
-  const cr0 = 2 * R.CR0;
-  const fieldCr0 = copy.words[2 * F.hostCr0] as number;
-  words[cr0] = (((words[cr0] as number) & CR0_KEPT) | (fieldCr0 & ~CR0_KEPT)) >>> 0;
-  const cr3High = copy.words[2 * F.hostCr3 + 1] as number;
-  set(
-    words,
-    R.CR3,
-    copy.words[2 * F.hostCr3] as number,
-    cr3High & (2 ** (cpu.features.physicalAddressBits - 32) - 1),
-  );
-  const fieldCr4Low = copy.words[2 * F.hostCr4] as number;
-  const fieldCr4High = copy.words[2 * F.hostCr4 + 1] as number;
-  set(
-    words,
-    R.CR4,
-    host64 ? fieldCr4Low | (1 << CR4.PAE) : fieldCr4Low & ~(1 << CR4.PCIDE),
-    host64 ? fieldCr4High : fieldCr4High & ~1,
-  );
-  set(words, R.DR7, 0x400);
-  set(words, R.IA32_DEBUGCTL, 0);
-  set(words, R.RFLAGS, 2);
+  const { words } = p.cpu;
+  const host64 = isHost64(p, copy);
+  for (let i = 0; i < FIXED.length; i += 2) {
+    const to = (FIXED[i] as number) << 1;
+    words[to] = FIXED[i + 1] as number;
+    words[to + 1] = 0;
+  }
   load(copy, ALWAYS, words);
-  if (width === 32) load(copy, ADDRESSES, words);
-  else loadAddresses(copy, ADDRESSES, words, width);
+  loadAddresses(p, copy, ADDRESSES);
+  for (let i = 0; i < DATA_SELECTORS.length; i++) {
+    const at = DATA_SELECTORS[i] as number;
+    // Attributes that are undefined in an unusable register are those of a usable one.
+    words[at + TO_RIGHTS] = words[at] === 0 ? DATA | AR_UNUSABLE : DATA;
+    words[at + TO_RIGHTS + 1] = 0;
+  }
+  words[CS_RIGHTS] = CODE | (host64 ? L : DB);
+  words[CS_RIGHTS + 1] = 0;
+  loadControlRegisters(p, copy, host64);
+  loadMsrs(p, copy, host64);
+  const pae = !host64 && ((words[CR4_LOW] as number) & PAE) !== 0;
+  return !pae || loadPdptes(p);
+}
 
-  if (isOn(copy, capabilities, LOAD_EFER)) set(words, R.IA32_EFER, copy.words[2 * F.hostIa32Efer] as number);
-  if (cpu.features.intel64) {
-    const mode = (1 << EFER.LME) | (1 << EFER.LMA);
-    const efer = 2 * R.IA32_EFER;
-    words[efer] = (((words[efer] as number) & ~mode) | (host64 ? mode : 0)) >>> 0;
+function load(copy: ProcessorCopy, table: Uint16Array, words: Uint32Array): void {
+  const fields = copy.words;
+  for (let i = 0; i < table.length; i += 2) {
+    const from = (table[i] as number) << 1;
+    const to = (table[i + 1] as number) << 1;
+    words[to] = fields[from] as number;
+    words[to + 1] = fields[from + 1] as number;
+  }
+}
+
+/** As {@link load}, with the upper bits made canonical for the processor's linear-address width. */
+function loadAddresses(p: VmxProcessor, copy: ProcessorCopy, table: Uint16Array): void {
+  const { words, features } = p.cpu;
+  const fields = copy.words;
+  const width = features.linearAddressBits;
+  for (let i = 0; i < table.length; i += 2) {
+    const from = (table[i] as number) << 1;
+    const to = (table[i + 1] as number) << 1;
+    const low = fields[from] as number;
+    words[to] = low;
+    words[to + 1] = features.intel64 ? canonicalHigh(low, fields[from + 1] as number, width) : 0;
+  }
+}
+
+function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {
+  const { words, features } = p.cpu;
+  const fields = copy.words;
+  words[CR0_LOW] =
+    (((words[CR0_LOW] as number) & CR0_KEPT) | ((fields[HOST_CR0] as number) & ~CR0_KEPT)) >>> 0;
+  // Bits 63:MAXPHYADDR of CR3 are not modified.
+  const loaded = 2 ** (features.physicalAddressBits - tmeReduction(p) - 32) - 1;
+  words[CR3_LOW] = fields[HOST_CR3] as number;
+  words[CR3_LOW + 1] =
+    (((fields[HOST_CR3 + 1] as number) & loaded) | ((words[CR3_LOW + 1] as number) & ~loaded)) >>> 0;
+  const low = fields[HOST_CR4] as number;
+  const high = fields[HOST_CR4 + 1] as number;
+  words[CR4_LOW] = (host64 ? low | PAE : low & ~PCIDE) >>> 0;
+  words[CR4_LOW + 1] = (host64 ? high : high & ~FRED_HIGH) >>> 0;
+}
+
+function loadMsrs(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {
+  const { capabilities } = p;
+  const { words, features } = p.cpu;
+  if (isOn(copy, capabilities, LOAD_EFER)) {
+    words[EFER_LOW] = copy.words[HOST_EFER] as number;
+    words[EFER_LOW + 1] = copy.words[HOST_EFER + 1] as number;
+  }
+  if (features.intel64) {
+    words[EFER_LOW] = (((words[EFER_LOW] as number) & ~LONG_MODE) | (host64 ? LONG_MODE : 0)) >>> 0;
   }
   for (let i = 0; i < CONTROLLED.length; i++) {
     const { control, table } = CONTROLLED[i] as (typeof CONTROLLED)[number];
     if (isOn(copy, capabilities, control)) load(copy, table, words);
   }
-  if (isOn(copy, capabilities, LOAD_CET)) {
-    if (width === 32) load(copy, CET_ADDRESSES, words);
-    else loadAddresses(copy, CET_ADDRESSES, words, width);
-  }
+  if (isOn(copy, capabilities, LOAD_CET)) loadAddresses(p, copy, CET_ADDRESSES);
   for (let i = 0; i < CLEARED.length; i++) {
-    const { control, slot } = CLEARED[i] as (typeof CLEARED)[number];
-    if (isOn(copy, capabilities, control)) set(words, slot, 0);
+    const { control, word } = CLEARED[i] as (typeof CLEARED)[number];
+    if (!isOn(copy, capabilities, control)) continue;
+    words[word] = 0;
+    words[word + 1] = 0;
   }
   if (isOn(copy, capabilities, CLEAR_UINV)) {
-    const high = 2 * R.IA32_UINTR_MISC + 1;
-    words[high] = ((words[high] as number) & ~0xff) >>> 0;
+    words[UINTR_MISC_HIGH] = ((words[UINTR_MISC_HIGH] as number) & ~0xff) >>> 0;
   }
-  loadSegments(copy, words, host64);
-  loadNonRegisterState(words);
-  return !pdptesNeeded || loadPdptes(p);
 }
 
-const DATA_SEGMENTS = (['SS', 'DS', 'ES', 'FS', 'GS'] as const).map((name) => ({
-  field: Field[`host${name[0]}${name.slice(1).toLowerCase()}Selector` as FieldName],
-  selector: Register[`${name}.selector`],
-  keepsBase: name === 'FS' || name === 'GS',
-}));
+/** Reserved bits of a present PDPTE below the physical-address width: 2:1 and 8:5 (SDM vol. 3A §5.4.1). */
+const PDPTE_RESERVED = 0x1e6n;
 
-/** SDM §30.5.2. Attributes that are undefined in an unusable register are those of a usable one. */
-function loadSegments(copy: ProcessorCopy, words: Uint32Array, host64: boolean): void {
-  const cs = R['CS.selector'];
-  set(words, cs, copy.words[2 * F.hostCsSelector] as number);
-  set(words, cs + 1, 0);
-  set(words, cs + 2, 0xffff_ffff);
-  set(words, cs + 3, CODE | G | (host64 ? L : DB));
-  for (let i = 0; i < DATA_SEGMENTS.length; i++) {
-    const { field, selector, keepsBase } = DATA_SEGMENTS[i] as (typeof DATA_SEGMENTS)[number];
-    const value = copy.words[2 * field] as number;
-    set(words, selector, value);
-    if (!keepsBase) set(words, selector + 1, 0);
-    set(words, selector + 2, 0xffff_ffff);
-    set(words, selector + 3, DATA | G | DB | (value === 0 ? AR_UNUSABLE : 0));
-  }
-  const tr = R['TR.selector'];
-  set(words, tr, copy.words[2 * F.hostTrSelector] as number);
-  set(words, tr + 2, 0x67);
-  set(words, tr + 3, TSS);
-  const ldtr = R['LDTR.selector'];
-  set(words, ldtr, 0);
-  set(words, ldtr + 3, AR_UNUSABLE);
-  set(words, R['GDTR.limit'], 0xffff);
-  set(words, R['IDTR.limit'], 0xffff);
-}
-
-/** SDM §30.5.5, §30.5.6. Blocking by NMI is left as it is. */
-function loadNonRegisterState(words: Uint32Array): void {
-  set(words, R.activityState, 0);
-  set(words, R.blockingBySti, 0);
-  set(words, R.blockingByMovSs, 0);
-  set(words, R.enclaveInterruption, 0);
-  set(words, R.pendingDebugExceptions, 0);
-  set(words, R.monitorArmed, 0);
-}
-
-/** A present PDPTE sets none of bits 2:1, 8:5 and 63:MAXPHYADDR (SDM vol. 3A §5.4.1). */
-export function isPdpteValid(pdpte: bigint, physicalAddressBits: number): boolean {
-  if ((pdpte & 1n) === 0n) return true;
-  return (pdpte & 0x1e6n) === 0n && pdpte >> BigInt(physicalAddressBits) === 0n;
-}
-
+/** Checks the PDPTEs at CR3 and loads them, as MOV to CR3 does: at every exit to a host with PAE paging. */
 function loadPdptes(p: VmxProcessor): boolean {
-  const { quads, memory, features } = p.cpu;
-  const table = Number((quads[R.CR3] as bigint) & 0xffff_ffe0n);
+  const { words, quads, memory, features } = p.cpu;
+  const table = ((words[CR3_LOW] as number) & ~0x1f) >>> 0;
+  const width = BigInt(features.physicalAddressBits - tmeReduction(p));
   for (let i = 0; i < 4; i++) {
     const pdpte = memory.read64(table + 8 * i);
-    if (!isPdpteValid(pdpte, features.physicalAddressBits)) return false;
-    quads[R.PDPTE0 + i] = pdpte;
+    const valid = (pdpte & 1n) === 0n || ((pdpte & PDPTE_RESERVED) === 0n && pdpte >> width === 0n);
+    if (!valid) return false;
+    quads[Register.PDPTE0 + i] = pdpte;
   }
   return true;
 }

@@ -1,0 +1,100 @@
+/** Saving non-register state (SDM §30.3.4). */
+import { Register, RFLAGS } from '../../cpu/registers.ts';
+import { Field } from '../../vmcs/fields.ts';
+import { Interruptibility, PendingDebug } from '../../vmcs/formats.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { controlRef, isOn } from '../effective-controls.ts';
+import type { VmxProcessor } from '../vmx-state.ts';
+import { saveQuad, saveWord, saveWords } from './copy-writes.ts';
+import { isDebugException, isException } from './defined-information.ts';
+import { ExitReason, type ExitReasonSpec } from './exit-reasons.ts';
+import type { ExitRequest } from './exit-request.ts';
+import { isEnclaveExit } from './record.ts';
+
+const VIRTUAL_NMIS = controlRef('pin.virtualNmis');
+const SAVE_TIMER = controlRef('exit.saveVmxPreemptionTimerValue');
+const VIRTUAL_INTERRUPT_DELIVERY = controlRef('proc2.virtualInterruptDelivery');
+
+const ACTIVITY_FIELD = Field.guestActivityState;
+const INTERRUPTIBILITY_FIELD = Field.guestInterruptibilityState;
+const PENDING_DEBUG_FIELD = Field.guestPendingDebugExceptions;
+const TIMER_FIELD = Field.vmxPreemptionTimerValue;
+const INTERRUPT_STATUS_FIELD = Field.guestInterruptStatus;
+const DEADLINE_FIELD = Field.guestDeadline;
+
+const ACTIVITY = 2 * Register.activityState;
+const STI = 2 * Register.blockingBySti;
+const MOV_SS = 2 * Register.blockingByMovSs;
+const NMI = 2 * Register.blockingByNmi;
+const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
+const RFLAGS_LOW = 2 * Register.RFLAGS;
+const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
+const BTF = 1 << 1;
+const PENDING_DEBUG_DEFINED = Object.values(PendingDebug).reduce((sum, bit) => sum | bit, 0);
+
+/** Activity, interruptibility, pending debug exceptions, timers and guest interrupt status. */
+export function saveNonRegisterState(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  request: ExitRequest,
+  spec: ExitReasonSpec,
+): void {
+  const { capabilities, vmx } = p;
+  const { words } = p.cpu;
+  saveWord(copy, ACTIVITY_FIELD, words[ACTIVITY] as number);
+  const nmi = isOn(copy, capabilities, VIRTUAL_NMIS) ? vmx.virtualNmiBlocking : words[NMI] === 1;
+  // Blocking by SMI is saved as 0 by every exit that ends outside SMM.
+  const interruptibility =
+    (words[STI] as number) |
+    ((words[MOV_SS] as number) << 1) |
+    (nmi ? Interruptibility.BlockingByNmi : 0) |
+    (isEnclaveExit(p, request) ? Interruptibility.EnclaveInterruption : 0);
+  saveWord(copy, INTERRUPTIBILITY_FIELD, interruptibility);
+  saveWords(copy, PENDING_DEBUG_FIELD, pendingDebug(p, request, spec), 0);
+  if (vmx.preemptionTimer !== undefined && isOn(copy, capabilities, SAVE_TIMER)) {
+    const expired = request.reason === ExitReason.VmxPreemptionTimerExpired;
+    saveWord(copy, TIMER_FIELD, expired ? 0 : remainingTimer(p));
+  }
+  if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) {
+    saveWord(copy, INTERRUPT_STATUS_FIELD, (vmx.svi << 8) | vmx.rvi);
+  }
+  if (capabilities.fieldExists[DEADLINE_FIELD] === 1) saveQuad(copy, DEADLINE_FIELD, vmx.guestDeadline);
+}
+
+/**
+ * Pending debug exceptions are lost except by the exits that keep them, and by every exit but a debug
+ * exception under blocking by MOV SS; then BS is kept only for a single step.
+ */
+function pendingDebug(p: VmxProcessor, request: ExitRequest, spec: ExitReasonSpec): number {
+  const { words } = p.cpu;
+  const pending = (words[PENDING_DEBUG] as number) & PENDING_DEBUG_DEFINED;
+  if (pending === 0 || keepsPendingDebug(request, spec)) return pending;
+  if (words[MOV_SS] === 0 || isDebugException(request.event)) return 0;
+  const singleSteps =
+    ((words[RFLAGS_LOW] as number) & (1 << RFLAGS.TF)) !== 0 && ((words[DEBUGCTL] as number) & BTF) === 0;
+  return singleSteps ? pending : pending & ~PendingDebug.Bs;
+}
+
+function keepsPendingDebug(request: ExitRequest, spec: ExitReasonSpec): boolean {
+  switch (spec.pendingDebug) {
+    case 'cleared':
+      return false;
+    case 'kept':
+      return true;
+    case 'machine-check':
+      return isException(request.event, 18);
+    case 'trace':
+      return request.traceAccess === true;
+  }
+}
+
+/** SDM §28.5.1: the timer counts down at every change of bit X of the TSC, X being IA32_VMX_MISC[4:0]. */
+function remainingTimer(p: VmxProcessor): number {
+  const { preemptionTimer } = p.vmx;
+  if (preemptionTimer === undefined) return 0;
+  const rate = p.capabilities.misc & 0x1fn;
+  const now = (p.cpu.quads[Register.IA32_TIME_STAMP_COUNTER] as bigint) >> rate;
+  const elapsed = BigInt.asUintN(64 - Number(rate), now - (preemptionTimer.tsc >> rate));
+  const value = BigInt(preemptionTimer.value);
+  return elapsed >= value ? 0 : Number(value - elapsed);
+}
