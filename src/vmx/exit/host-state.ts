@@ -5,7 +5,6 @@ import { AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
-import { canonicalHigh } from './save-guest-state.ts';
 
 type Pairs = Partial<Record<FieldName, RegisterName>>;
 
@@ -190,13 +189,13 @@ function load(copy: ProcessorCopy, table: Uint16Array, words: Uint32Array): void
 function loadAddresses(p: VmxProcessor, copy: ProcessorCopy, table: Uint16Array): void {
   const { words, features } = p.cpu;
   const fields = copy.words;
-  const width = features.linearAddressBits;
+  const shift = 64 - features.linearAddressBits;
   for (let i = 0; i < table.length; i += 2) {
     const from = (table[i] as number) << 1;
     const to = (table[i + 1] as number) << 1;
-    const low = fields[from] as number;
-    words[to] = low;
-    words[to + 1] = features.intel64 ? canonicalHigh(low, fields[from + 1] as number, width) : 0;
+    words[to] = fields[from] as number;
+    // A processor with 32-bit addresses has no bits 63:32.
+    words[to + 1] = shift === 32 ? 0 : (((fields[from + 1] as number) << shift) >> shift) >>> 0;
   }
 }
 
@@ -206,7 +205,7 @@ function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: bool
   words[CR0_LOW] =
     (((words[CR0_LOW] as number) & CR0_KEPT) | ((fields[HOST_CR0] as number) & ~CR0_KEPT)) >>> 0;
   // Bits 63:MAXPHYADDR of CR3 are not modified.
-  const loaded = 2 ** (features.physicalAddressBits - tmeReduction(p) - 32) - 1;
+  const loaded = (1 << (features.physicalAddressBits - tmeReduction(p) - 32)) - 1;
   words[CR3_LOW] = fields[HOST_CR3] as number;
   words[CR3_LOW + 1] =
     (((fields[HOST_CR3 + 1] as number) & loaded) | ((words[CR3_LOW + 1] as number) & ~loaded)) >>> 0;

@@ -1,5 +1,13 @@
 /** Saving guest state (SDM §30.3): register-to-field copies, then what has a rule of its own. */
-import { CR0, CR4, EFER, Register, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
+import {
+  CR0,
+  CR4,
+  EFER,
+  Register,
+  type RegisterName,
+  SEGMENT_NAMES,
+  type SegmentName,
+} from '../../cpu/registers.ts';
 import { Field, type FieldName } from '../../vmcs/fields.ts';
 import { AR_RESERVED, AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -73,21 +81,18 @@ const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint1
   },
 ];
 
-/** Field slots of a segment register, and the word of its selector; base, limit and rights follow it. */
-const SEGMENTS = SEGMENT_NAMES.map((segment) => {
-  const name = `guest${segment[0]}${segment.slice(1).toLowerCase()}`;
-  return {
-    selector: Field[`${name}Selector` as FieldName],
-    base: Field[`${name}Base` as FieldName],
-    limit: Field[`${name}Limit` as FieldName],
-    rights: Field[`${name}AccessRights` as FieldName],
-    word: 2 * Register[`${segment}.selector`],
-    /** The base of an unusable register is saved without bits 63:32. */
-    cutsBase: segment === 'SS' || segment === 'DS' || segment === 'ES',
-    isStack: segment === 'SS',
-    isLdtr: segment === 'LDTR',
-  };
-});
+const segmentFields = (segment: SegmentName, part: string) =>
+  Field[`guest${segment[0]}${segment.slice(1).toLowerCase()}${part}` as FieldName];
+
+/** Segment registers, whole. */
+const SEGMENTS = Uint16Array.from(
+  SEGMENT_NAMES.flatMap((segment) =>
+    (['selector', 'base', 'limit', 'accessRights'] as const).flatMap((part) => [
+      segmentFields(segment, `${part[0]?.toUpperCase()}${part.slice(1)}`),
+      Register[`${segment}.${part}`],
+    ]),
+  ),
+);
 
 const ENABLE_EPT = controlRef('proc2.enableEpt');
 
@@ -102,6 +107,16 @@ const CR0_LOW = 2 * Register.CR0;
 const CR4_LOW = 2 * Register.CR4;
 const EFER_LOW = 2 * Register.IA32_EFER;
 const DPL = 0x60;
+// Words of segment registers: selector, base, limit and access rights, two words each.
+const ES = 2 * Register['ES.selector'];
+const SS = 2 * Register['SS.selector'];
+const DS = 2 * Register['DS.selector'];
+const LDTR = 2 * Register['LDTR.selector'];
+const FIRST_SEGMENT = ES;
+const LAST_SEGMENT = 2 * Register['TR.selector'];
+const SEGMENT_WORDS = 8;
+const BASE = 2;
+const RIGHTS = 6;
 
 /** Saves everything of SDM §30.3. Fields that do not exist are not saved. */
 export function saveGuestState(
@@ -131,7 +146,8 @@ export function saveGuestState(
     // UINV is IA32_UINTR_MISC[39:32].
     saveWord(copy, UINV_FIELD, (words[UINTR_MISC_HIGH] as number) & 0xff);
   }
-  saveSegments(p, copy);
+  normaliseSegments(p);
+  saveRegisters(copy, SEGMENTS, words);
   const flags = words[RFLAGS_LOW] as number;
   saveWords(copy, RFLAGS_FIELD, savedResumeFlag(flags, request, spec), words[RFLAGS_LOW + 1] as number);
   savePdptes(p, copy);
@@ -139,30 +155,29 @@ export function saveGuestState(
 }
 
 /**
- * SDM §30.3.2: bits 31:17 and 11:8 of access rights are saved as 0, SS.DPL as CPL. What is undefined
- * for an unusable register is saved as the register holds it, an LDTR base made canonical.
+ * Gives the segment registers the form in which they are saved (SDM §30.3.2): access rights without
+ * bits 31:17 and 11:8, CPL as SS.DPL, no bits 63:32 in the base of an unusable SS, DS or ES. Whatever
+ * else is undefined in an unusable register is saved as held, an LDTR base made canonical. Host state
+ * replaces all of them.
  */
-function saveSegments(p: VmxProcessor, copy: ProcessorCopy): void {
+function normaliseSegments(p: VmxProcessor): void {
   const { words, cpl, features } = p.cpu;
-  for (let i = 0; i < SEGMENTS.length; i++) {
-    const segment = SEGMENTS[i] as (typeof SEGMENTS)[number];
-    const at = segment.word;
-    const rights = (words[at + 6] as number) & ~AR_RESERVED;
-    let high = words[at + 3] as number;
-    if ((rights & AR_UNUSABLE) !== 0) {
-      if (segment.cutsBase) high = 0;
-      else if (segment.isLdtr)
-        high = canonicalHigh(words[at + 2] as number, high, features.linearAddressBits);
-    }
-    saveWord(copy, segment.selector, (words[at] as number) & 0xffff);
-    saveWords(copy, segment.base, words[at + 2] as number, high);
-    saveWord(copy, segment.limit, words[at + 4] as number);
-    saveWord(copy, segment.rights, segment.isStack ? (rights & ~DPL) | (cpl << 5) : rights);
+  for (let at = FIRST_SEGMENT; at <= LAST_SEGMENT; at += SEGMENT_WORDS) {
+    words[at] = (words[at] as number) & 0xffff;
+    words[at + RIGHTS] = (words[at + RIGHTS] as number) & ~AR_RESERVED;
+  }
+  words[SS + RIGHTS] = ((words[SS + RIGHTS] as number) & ~DPL) | (cpl << 5);
+  if ((words[SS + RIGHTS] as number) & AR_UNUSABLE) words[SS + BASE + 1] = 0;
+  if ((words[DS + RIGHTS] as number) & AR_UNUSABLE) words[DS + BASE + 1] = 0;
+  if ((words[ES + RIGHTS] as number) & AR_UNUSABLE) words[ES + BASE + 1] = 0;
+  if ((words[LDTR + RIGHTS] as number) & AR_UNUSABLE) {
+    const low = words[LDTR + BASE] as number;
+    words[LDTR + BASE + 1] = canonicalHigh(low, words[LDTR + BASE + 1] as number, features.linearAddressBits);
   }
 }
 
 /** The high half of an address with bits 63:`width` equal to bit `width`−1. */
-export function canonicalHigh(low: number, high: number, width: number): number {
+function canonicalHigh(low: number, high: number, width: number): number {
   const shift = 64 - width;
   return (shift === 32 ? low >> 31 : (high << shift) >> shift) >>> 0;
 }
