@@ -18,17 +18,16 @@ export function saveWord(copy: ProcessorCopy, slot: number, value: number): void
   saveWords(copy, slot, value, 0);
 }
 
-/** Sets a field to a value of at most 64 bits; for fields that no entry check looks at or that rarely change. */
+/** Sets a field to a value of at most 64 bits. */
 export function saveQuad(copy: ProcessorCopy, slot: number, value: bigint): void {
-  copy.quads[slot] = value;
-  copy.unverified |= copy.dependents[slot] as number;
+  if (copy.quads[slot] !== value) {
+    copy.quads[slot] = value;
+    copy.unverified |= copy.dependents[slot] as number;
+  }
   copy.written[slot] = 1;
 }
 
-/**
- * Saves registers in fields: pairs of field slot and register slot. One loop over two words each is
- * several times faster than a call a field (bench: "VMRESUME + exit").
- */
+/** Saves registers in fields: pairs of field slot and register slot (bench: "VMRESUME + exit"). */
 export function saveRegisters(copy: ProcessorCopy, pairs: Uint16Array, registers: Uint32Array): void {
   const { words, dependents, written } = copy;
   let changed = 0;

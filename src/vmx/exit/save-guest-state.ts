@@ -13,7 +13,7 @@ import { AR_RESERVED, AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
-import { saveQuad, saveRegisters, saveWord, saveWords } from './copy-writes.ts';
+import { saveRegisters, saveWord, saveWords } from './copy-writes.ts';
 import type { ExitReasonSpec } from './exit-reasons.ts';
 import type { ExitRequest } from './exit-request.ts';
 import { saveNonRegisterState } from './save-non-register-state.ts';
@@ -53,6 +53,13 @@ const WHERE_SUPPORTED: readonly Uint16Array[] = [
     guestSsp: 'SSP',
   }),
 ];
+
+const PDPTES = pairs({
+  guestPdpte0: 'PDPTE0',
+  guestPdpte1: 'PDPTE1',
+  guestPdpte2: 'PDPTE2',
+  guestPdpte3: 'PDPTE3',
+});
 
 /** Saved under a VM-exit control. */
 const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = [
@@ -184,12 +191,11 @@ function canonicalHigh(low: number, high: number, width: number): number {
 
 /** SDM §30.3.4: with EPT, the PDPTEs in use by a guest that uses PAE paging; otherwise the fields are left alone. */
 function savePdptes(p: VmxProcessor, copy: ProcessorCopy): void {
-  const { words, quads } = p.cpu;
+  const { words } = p.cpu;
   const paging = (words[CR0_LOW] as number) >>> CR0.PG;
   const pae = (words[CR4_LOW] as number) >>> CR4.PAE;
   const ia32e = (words[EFER_LOW] as number) >>> EFER.LMA;
-  if ((paging & pae & ~ia32e & 1) === 0 || !isOn(copy, p.capabilities, ENABLE_EPT)) return;
-  for (let i = 0; i < 4; i++) {
-    saveQuad(copy, Field.guestPdpte0 + i, quads[Register.PDPTE0 + i] as bigint);
+  if ((paging & pae & ~ia32e & 1) === 1 && isOn(copy, p.capabilities, ENABLE_EPT)) {
+    saveRegisters(copy, PDPTES, words);
   }
 }
