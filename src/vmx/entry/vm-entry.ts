@@ -14,7 +14,7 @@ import { failEntry } from '../exit/vm-exit.ts';
 import type { InstructionError } from '../instruction-errors.ts';
 import { loadMsrArea } from '../msr-area.ts';
 import { type Outcome, STOPPED_AT_HAZARD, VM_ENTRY } from '../outcome.ts';
-import { Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
+import { NO_POINTER, NO_POINTER_64, Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 import type { EntryInstruction } from './basic-checks.ts';
 import type { CheckContext } from './check-context.ts';
 import { loadGuestRegisters, loadNonRegisterState } from './load-guest-state.ts';
@@ -59,8 +59,8 @@ export function enter(
     vmx.machineCheckPending = false;
     return failEntry(p, ExitReason.EntryFailureMachineCheck, 0n);
   }
-  if (isOn(copy, p.capabilities, VMCS_SHADOWING) && activateLink(p, copy, instruction))
-    return STOPPED_AT_HAZARD;
+  const link = linkAddress(p, copy);
+  if (link !== NO_POINTER && p.hazards.watching && reportLink(p, link, instruction)) return STOPPED_AT_HAZARD;
 
   vmx.operation = Operation.NonRoot;
   loadGuestRegisters(p, copy);
@@ -68,10 +68,11 @@ export function enter(
   if (count !== 0) {
     const failingEntry = loadMsrArea(p, copy.quads[F.vmEntryMsrLoadAddress] as bigint, count, 'VM entry');
     if (failingEntry !== 0) {
-      vmx.link = undefined;
       return failEntry(p, ExitReason.EntryFailureMsrLoading, BigInt(failingEntry));
     }
   }
+  vmx.link = undefined;
+  if (link !== NO_POINTER) activateLink(p, link);
   if (instruction === 'VMLAUNCH') {
     copy.launchState = LaunchState.Launched;
     active.copyChanged(copy);
@@ -96,33 +97,29 @@ function processorState(p: VmxProcessor): number {
   return pae === 1 ? flags + 16 * (words[2 * R.CR3] as number) : flags;
 }
 
-/** "VMCS shadowing": the VMCS at the link pointer becomes active (SDM §27.1); true if the machine stops. */
-function activateLink(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
+/** The VMCS link pointer, or −1 if "VMCS shadowing" does not use it. */
+function linkAddress(p: VmxProcessor, copy: ProcessorCopy): number {
+  if (!isOn(copy, p.capabilities, VMCS_SHADOWING)) return NO_POINTER;
   const pointer = copy.quads[F.vmcsLinkPointer] as bigint;
-  p.vmx.link = undefined;
-  if (pointer === 0xffff_ffff_ffff_ffffn) return false;
-  const address = Number(pointer);
-  if (p.hazards.watching) {
-    const record = p.hazards.region(address);
-    if (record.activeOn >= 0 && record.activeOn !== p.cpu.index) {
-      const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
-      record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`;
-      const stops = p.hazards.report(
-        'vmcs.shadow-active-elsewhere',
-        p.cpu.index,
-        instruction,
-        address,
-        detail,
-      );
-      if (stops) return true;
-    }
-    record.activeOn = p.cpu.index;
-    p.vmx.link = p.active.activate(address);
-    p.vmx.link.written = record.written;
-    return false;
-  }
+  return pointer === NO_POINTER_64 ? NO_POINTER : Number(pointer);
+}
+
+/** Reports a shadow VMCS that is still active on another processor; true if the machine stops. */
+function reportLink(p: VmxProcessor, address: number, instruction: EntryInstruction): boolean {
+  const record = p.hazards.region(address);
+  if (record.activeOn < 0 || record.activeOn === p.cpu.index) return false;
+  const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
+  record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`;
+  return p.hazards.report('vmcs.shadow-active-elsewhere', p.cpu.index, instruction, address, detail);
+}
+
+/** "VMCS shadowing": a successful VM entry makes the VMCS at the link pointer active (SDM §27.1). */
+function activateLink(p: VmxProcessor, address: number): void {
   p.vmx.link = p.active.activate(address);
-  return false;
+  if (!p.hazards.watching) return;
+  const record = p.hazards.region(address);
+  record.activeOn = p.cpu.index;
+  p.vmx.link.written = record.written;
 }
 
 /** Software-use rules that only an attempt at VM entry can break (SDM §27.11.3); true if the machine stops. */
