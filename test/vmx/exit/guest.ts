@@ -1,4 +1,5 @@
 /** A machine with one legal guest, described field by field and driven through the public API only. */
+
 import {
   CONTROLS,
   FIELDS,
@@ -8,6 +9,7 @@ import {
   type Outcome,
 } from '../../../src/index.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
+import { fieldOf } from '../../../src/vmcs/fields.ts';
 import { type FieldValues, legalVmcs, switchControl } from '../../support/legal-vmcs.ts';
 
 export const VMXON_REGION = 0x10_0000;
@@ -97,6 +99,11 @@ export class Guest {
   write(): this {
     for (const [name, value] of Object.entries(this.values)) {
       expectKind(this.cpu.vmwrite(name, value as bigint), 'VMsucceed');
+      // Outside IA-32e mode the full access has cleared bits 63:32.
+      const { highEncoding } = fieldOf(name as FieldName);
+      if (highEncoding !== undefined) {
+        expectKind(this.cpu.vmwrite(highEncoding, (value as bigint) >> 32n), 'VMsucceed');
+      }
     }
     return this;
   }
