@@ -84,8 +84,6 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   private readonly access: Int16Array;
   private currentCopy: ProcessorCopy | undefined;
   private currentWords: Uint32Array = new Uint32Array(0);
-  /** The request of the last exit, which need not be examined again. */
-  private lastRequest: ExitRequest | undefined;
 
   constructor(
     cpu: Processor,
@@ -302,11 +300,10 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
     if (this.vmx.operation !== Operation.NonRoot)
       throw new RangeError('a VM exit needs VMX non-root operation');
-    if (request !== this.lastRequest) {
-      const wrong = checkExitRequest(request);
-      if (wrong !== undefined) throw new RangeError(wrong);
-      this.lastRequest = request;
-    }
+    const { current } = this.vmx;
+    if (current !== undefined) this.active.resident(current);
+    const wrong = checkExitRequest(request, this);
+    if (wrong !== undefined) throw new RangeError(wrong);
     this.active.chance();
     const outcome = performExit(this, request);
     this.cpu.epoch++;

@@ -4,7 +4,7 @@ import { Field } from '../../vmcs/fields.ts';
 import { Interruptibility, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
-import type { VmxProcessor } from '../vmx-state.ts';
+import type { VmxProcessor, VmxState } from '../vmx-state.ts';
 import { saveQuad, saveWord, saveWords } from './copy-writes.ts';
 import { isDebugException, isException } from './defined-information.ts';
 import { ExitReason, type ExitReasonSpec } from './exit-reasons.ts';
@@ -53,7 +53,7 @@ export function saveNonRegisterState(
   saveWords(copy, PENDING_DEBUG_FIELD, pendingDebug(p, request, spec), 0);
   if (vmx.preemptionTimer !== undefined && isOn(copy, capabilities, SAVE_TIMER)) {
     const expired = request.reason === ExitReason.VmxPreemptionTimerExpired;
-    saveWord(copy, TIMER_FIELD, expired ? 0 : remainingTimer(p));
+    saveWord(copy, TIMER_FIELD, expired ? 0 : remainingTime(p, vmx.preemptionTimer));
   }
   if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) {
     saveWord(copy, INTERRUPT_STATUS_FIELD, (vmx.svi << 8) | vmx.rvi);
@@ -89,12 +89,10 @@ function keepsPendingDebug(request: ExitRequest, spec: ExitReasonSpec): boolean 
 }
 
 /** SDM §28.5.1: the timer counts down at every change of bit X of the TSC, X being IA32_VMX_MISC[4:0]. */
-function remainingTimer(p: VmxProcessor): number {
-  const { preemptionTimer } = p.vmx;
-  if (preemptionTimer === undefined) return 0;
+function remainingTime(p: VmxProcessor, timer: NonNullable<VmxState['preemptionTimer']>): number {
   const rate = p.capabilities.misc & 0x1fn;
   const now = (p.cpu.quads[Register.IA32_TIME_STAMP_COUNTER] as bigint) >> rate;
-  const elapsed = BigInt.asUintN(64 - Number(rate), now - (preemptionTimer.tsc >> rate));
-  const value = BigInt(preemptionTimer.value);
+  const elapsed = BigInt.asUintN(64 - Number(rate), now - (timer.tsc >> rate));
+  const value = BigInt(timer.value);
   return elapsed >= value ? 0 : Number(value - elapsed);
 }

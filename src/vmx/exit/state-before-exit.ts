@@ -35,7 +35,9 @@ export function establishStateBeforeExit(
     words[STI] = 0;
     words[MOV_SS] = 0;
     if (isNmi(request.originalEvent)) blockNmis(p, copy, 1);
-  } else if (isException(request.event, 16) || isException(request.event, 18)) {
+    return;
+  }
+  if (isException(request.event, 16) || isException(request.event, 18)) {
     words[STI] = 0;
     words[MOV_SS] = 0;
   }
@@ -48,7 +50,7 @@ function blockNmis(p: VmxProcessor, copy: ProcessorCopy, blocked: 0 | 1): void {
   else if (blocked === 1 || !isOn(copy, p.capabilities, NMI_EXITING)) p.cpu.words[NMI] = blocked;
 }
 
-/** SDM §30.2.3: reported in the exiting event or in the exit qualification. */
+/** SDM §30.2.3: reported in the exiting event or in the exit qualification, unless an event was being delivered. */
 function unblockedByIret(request: ExitRequest, spec: ExitReasonSpec): boolean {
   if (isValid(request.event)) {
     return (request.event & NMI_UNBLOCKING) !== 0 && !isException(request.event, 8);
