@@ -17,6 +17,9 @@ export interface ActiveSetSnapshot {
     readonly words: Uint32Array;
     readonly written: Uint8Array;
     readonly unverified: number;
+    readonly verifiedReduction: number;
+    readonly verifiedState: number;
+    readonly memoryRows: number;
     readonly launchState: LaunchState;
     readonly isShadow: boolean;
     readonly resident: boolean;
@@ -133,8 +136,11 @@ export class ActiveSet {
       copies: [...this.copies.values()].map((c) => ({
         address: c.address,
         words: c.words.slice(),
-        written: c.written,
+        written: c.written.slice(),
         unverified: c.unverified,
+        verifiedReduction: c.verifiedReduction,
+        verifiedState: c.verifiedState,
+        memoryRows: c.memoryRows,
         launchState: c.launchState,
         isShadow: c.isShadow,
         resident: c.resident,
@@ -149,8 +155,11 @@ export class ActiveSet {
     for (const kept of snapshot.copies) {
       const copy = new ProcessorCopy(kept.address, this.format, this.dependents);
       copy.words.set(kept.words);
-      copy.written = kept.written;
+      copy.written = kept.written.slice();
       copy.unverified = kept.unverified;
+      copy.verifiedReduction = kept.verifiedReduction;
+      copy.verifiedState = kept.verifiedState;
+      copy.memoryRows = kept.memoryRows;
       copy.launchState = kept.launchState;
       copy.isShadow = kept.isShadow;
       copy.resident = kept.resident;

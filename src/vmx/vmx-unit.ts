@@ -31,6 +31,7 @@ import {
   type InstructionForm,
   type MemoryOperand,
   NO_OPERAND_FORM,
+  type SourceOperand,
 } from './instructions/operands.ts';
 import { vmcall } from './instructions/vmcall.ts';
 import { vmclear } from './instructions/vmclear.ts';
@@ -66,7 +67,7 @@ const TOUCHED_HIGH = WRITTEN_HIGH;
 
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
-  readonly state: Omit<VmxState, 'current' | 'link' | 'leave' | 'leaveNonRoot'>;
+  readonly state: Omit<VmxState, 'current' | 'link' | 'fastEpoch' | 'leave' | 'leaveNonRoot'>;
   readonly current: number;
   readonly link: number;
   readonly active: ActiveSetSnapshot;
@@ -181,11 +182,11 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     destination: ReadDestination,
     form: InstructionForm = DEFAULT_MEMORY_FORM,
   ): Outcome {
-    return this.begin() ?? this.end(vmread(this, encoding, destination, form));
+    return this.settled(this.begin() ?? this.end(vmread(this, encoding, destination, form)));
   }
 
-  vmwrite(encoding: bigint, source: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(vmwrite(this, encoding, source, form));
+  vmwrite(encoding: bigint, source: SourceOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
+    return this.settled(this.begin() ?? this.end(vmwrite(this, encoding, source, form)));
   }
 
   /**
@@ -222,7 +223,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       quads[destination] = value;
       return undefined;
     };
-    return this.settled(this.vmread(quads[encodingRegister] as bigint, store));
+    return this.vmread(quads[encodingRegister] as bigint, store);
   }
 
   /** VMWRITE between general registers (numbers 0–15), as {@link vmreadRegister}. */
@@ -266,7 +267,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
 
   private vmwriteChecked(encodingRegister: number, source: number): Outcome {
     const { quads } = this.cpu;
-    return this.settled(this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint));
+    return this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint);
   }
 
   /** VMLAUNCH or VMRESUME. */
@@ -343,7 +344,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   snapshot(): VmxSnapshot {
-    const { current, link, ...state } = this.vmx;
+    // What the fast paths remember is no state of the machine.
+    const { current, link, fastEpoch: _, ...state } = this.vmx;
     return {
       state: { ...state } as VmxSnapshot['state'],
       current: current?.address ?? NO_POINTER,

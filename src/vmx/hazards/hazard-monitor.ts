@@ -105,6 +105,11 @@ export class HazardMonitor {
     if (this.#vmxonRegions.get(address) === cpu) this.#vmxonRegions.delete(address);
   }
 
+  /** Processor `cpu` leaves VMX operation: it has to launch every VMCS anew. */
+  forgetLaunches(cpu: number): void {
+    for (const record of this.#regions.values()) if (record.launchedOn === cpu) record.launchedOn = -1;
+  }
+
   snapshot(): HazardSnapshot {
     return structuredClone({
       hazards: this.hazards,

@@ -11,11 +11,14 @@ export type MemoryOperand =
   | { readonly kind: 'register' }
   | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined };
 
+/** An operand that may be in memory or in a register, whose value then stands here as well. */
+export type SourceOperand = Exclude<MemoryOperand, { readonly kind: 'register' }>;
+
 /** The register form of an instruction that needs a memory operand. */
 export const REGISTER_FORM: MemoryOperand = { kind: 'register' };
 
 /** An operand whose access raises exception `vector`. */
-export function faultingOperand(vector: number, errorCode?: number): MemoryOperand {
+export function faultingOperand(vector: number, errorCode?: number): SourceOperand {
   return { kind: 'fault', vector, errorCode };
 }
 

@@ -14,7 +14,7 @@ import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isUndefined, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
-import { accessFault, type InstructionForm, type MemoryOperand } from './operands.ts';
+import { accessFault, type InstructionForm, type SourceOperand } from './operands.ts';
 
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
 /** Bits of a field that its width has, by slot: low and high 32. */
@@ -80,7 +80,7 @@ export function vmread(
 export function vmwrite(
   p: VmxProcessor,
   encodingOperand: bigint,
-  source: MemoryOperand,
+  source: SourceOperand,
   form: InstructionForm,
 ): Outcome {
   const encoding = sized(p, encodingOperand);

@@ -38,6 +38,7 @@ export function abandonActive(
       record.corrupted = `it was active on CPU ${cpu.index} at ${instruction}`;
     }
   }
+  hazards.forgetLaunches(cpu.index);
   p.active.abandon();
   return false;
 }

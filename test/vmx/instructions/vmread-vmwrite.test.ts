@@ -233,6 +233,22 @@ describe('VMREAD and VMWRITE between registers', () => {
     }
   });
 
+  it('see the current VMCS after VMREAD and VMWRITE that were not between registers', () => {
+    const cpu = current('full');
+    cpu.set('RAX', BigInt(encodingOf('guestRip')));
+    cpu.set('RCX', 0x55n);
+    succeeds(cpu.vmwriteRegister(0, 1));
+    freshRegion(cpu, vmcsRegion(1));
+    succeeds(cpu.vmptrld(BigInt(vmcsRegion(1))));
+    succeeds(cpu.vmwrite('guestRip', 0x66n));
+    succeeds(cpu.vmreadRegister(0, 2));
+    expect(cpu.get('RDX')).toBe(0x66n);
+    succeeds(cpu.vmptrld(BigInt(REGION)));
+    expect(cpu.vmread('guestRip').value).toBe(0x55n);
+    succeeds(cpu.vmreadRegister(0, 2));
+    expect(cpu.get('RDX')).toBe(0x55n);
+  });
+
   it('follow VMPTRLD to another VMCS', () => {
     const cpu = current('full');
     cpu.set('RAX', BigInt(encodingOf('guestRip')));
