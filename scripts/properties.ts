@@ -1,0 +1,60 @@
+/** `npm run test:properties`: a longer campaign of the properties, with the seed that replays it. */
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { Command, InvalidArgumentError, Option } from 'commander';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const VITEST = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
+const LARGEST_SEED = 2 ** 31 - 1;
+
+function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!/^-?\d+$/.test(text) || value < least || value > most) {
+      throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`);
+    }
+    return value;
+  };
+}
+
+interface Options {
+  readonly runs: number;
+  readonly seed?: number;
+  readonly only?: string;
+}
+
+function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), only }: Options): void {
+  const replay = `npm run test:properties -- --runs ${runs} --seed ${seed}${only === undefined ? '' : ` --only '${only}'`}`;
+  console.log(`${runs} runs of each property, seed ${seed}. To replay: ${replay}`);
+  const filter = only === undefined ? [] : ['--testNamePattern', only];
+  // Each run takes milliseconds; a property that takes this long hangs.
+  const timeout = 60_000 + 100 * runs;
+  const args = [VITEST, 'run', 'test/properties', '--testTimeout', `${timeout}`, ...filter];
+  const env = { ...process.env, VMXON_RUNS: `${runs}`, VMXON_SEED: `${seed}` };
+  const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit' });
+  child.on('error', (error) => {
+    console.error(`the properties could not be run: ${error.message}`);
+    process.exitCode = 2;
+  });
+  child.on('exit', (code, signal) => {
+    if (code !== 0)
+      console.error(`Not all properties hold${signal ? ` (${signal})` : ''}. To replay: ${replay}`);
+    process.exitCode = code ?? 1;
+  });
+}
+
+new Command('npm run test:properties --')
+  .description('Runs the property tests many times, from a seed that is printed and can be given again.')
+  .addOption(
+    new Option('-r, --runs <number>', 'runs of each property')
+      .default(1000)
+      .argParser(wholeNumber(1, 1_000_000_000)),
+  )
+  .addOption(
+    new Option('-s, --seed <number>', 'seed of all of them; an arbitrary one if left out').argParser(
+      wholeNumber(-(2 ** 31), LARGEST_SEED),
+    ),
+  )
+  .option('-o, --only <pattern>', 'only properties whose name matches this regular expression')
+  .action(campaign)
+  .parse();
