@@ -7,7 +7,17 @@ import type { CpuidFeatures } from './cpuid.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
-import { CR0, CR4, EFER, REGISTER_COUNT, Register, type RegisterName, RFLAGS } from './registers.ts';
+import {
+  CHECKS_NEEDED,
+  CR0,
+  CR4,
+  EFER,
+  PORT_SLOTS,
+  REGISTER_COUNT,
+  Register,
+  type RegisterName,
+  RFLAGS,
+} from './registers.ts';
 import { NO_VMX, type VmxPort } from './vmx-port.ts';
 
 /** Operating mode (SDM vol. 1 §3.1). */
@@ -38,21 +48,22 @@ export class Processor {
   readonly words: Uint32Array;
   /** The same bytes as 64-bit values. After writing a register of the mode directly, call {@link updateMode}. */
   readonly quads: BigUint64Array;
+  /** Registers and, behind them, the slots of the port, as signed words (bench: "VMREAD … into a register"). */
+  readonly file: Int32Array;
   vmxPort: VmxPort = NO_VMX;
   /** Operating mode, derived from CR0.PE, RFLAGS.VM, IA32_EFER.LMA and CS.L. */
   mode: Mode = Mode.Real;
   /** Current privilege level, 0–3: SS.DPL (SDM §27.4.1). */
   cpl = 0;
-  /** Changes whenever a register may have changed that fast paths rely on. */
-  epoch = 0;
 
   constructor(index: number, features: CpuidFeatures, memory: PhysicalMemory) {
     this.index = index;
     this.features = features;
     this.memory = memory;
-    const buffer = new ArrayBuffer(REGISTER_COUNT * 8);
-    this.words = new Uint32Array(buffer);
-    this.quads = new BigUint64Array(buffer);
+    const buffer = new ArrayBuffer((REGISTER_COUNT + PORT_SLOTS) * 8);
+    this.words = new Uint32Array(buffer, 0, REGISTER_COUNT * 2);
+    this.quads = new BigUint64Array(buffer, 0, REGISTER_COUNT);
+    this.file = new Int32Array(buffer);
     this.reset();
   }
 
@@ -95,13 +106,18 @@ export class Processor {
   write(name: RegisterName, value: bigint): void {
     const slot = Register[name];
     this.quads[slot] = value;
-    this.epoch++;
+    this.stateChanged();
     if (MODE_REGISTERS.has(slot)) this.updateMode();
+  }
+
+  /** Says that state may have changed on which the fast paths of the port rely. */
+  stateChanged(): void {
+    this.file[CHECKS_NEEDED] = 1;
   }
 
   /** Derives {@link mode} and {@link cpl} again from the registers. */
   updateMode(): void {
-    this.epoch++;
+    this.stateChanged();
     const { words } = this;
     const cs = words[CS_RIGHTS] as number;
     if (((words[CR0_LOW] as number) & 1) === 0) this.mode = Mode.Real;

@@ -143,6 +143,11 @@ export const REGISTERS: readonly RegisterName[] = [
 
 export const REGISTER_COUNT = REGISTERS.length;
 
+/** Slots behind the registers in the same buffer: hot state of whoever implements the VMX port. */
+export const PORT_SLOTS = 384;
+/** First word of the port's slots: 1 if state may have changed since the port's last checks, else 0. */
+export const CHECKS_NEEDED = 2 * REGISTER_COUNT;
+
 /** Slot of each register: `Register.RIP`, `Register['CS.base']`. General registers are 0–15. */
 export const Register = Object.fromEntries(REGISTERS.map((name, slot) => [name, slot])) as {
   readonly [K in RegisterName]: number;

@@ -114,7 +114,7 @@ export class LogicalProcessor {
   }
 
   wrmsr(index: number, value: bigint): MsrAccess {
-    this.processor.epoch++;
+    this.processor.stateChanged();
     return this.processor.writeMsr(index, value);
   }
 

@@ -25,20 +25,44 @@ export type FlushPolicy = 'at-vmclear' | 'write-through' | 'seeded';
 /** All entry-check lists need to run again (see {@link ProcessorCopy.unverified}). */
 export const ALL_UNVERIFIED = 0xffff_ffff;
 
+/** Values of {@link ProcessorCopy.written}. */
+export const WRITTEN = 1;
+/** Written with high access last: a full access outside 64-bit mode would lose that half. */
+export const WRITTEN_HIGH = 3;
+
+/**
+ * Where the data of a copy are: in a buffer of its own, or in the window of a processor on which
+ * VMREAD and VMWRITE find them at fixed places.
+ */
+export interface CopyStorage {
+  readonly words: Uint32Array;
+  readonly quads: BigUint64Array;
+  /** One element: {@link ProcessorCopy.unverified}. */
+  readonly unverified: Uint32Array;
+  /** Only in a window. By slot: what {@link ProcessorCopy.fieldWritten} was last told, 0 if it needs to be told again. */
+  readonly told: Int32Array | undefined;
+}
+
+function ownStorage(): CopyStorage {
+  const buffer = new ArrayBuffer(FIELD_COUNT * 8);
+  return {
+    words: new Uint32Array(buffer),
+    quads: new BigUint64Array(buffer),
+    unverified: Uint32Array.of(ALL_UNVERIFIED),
+    told: undefined,
+  };
+}
+
 const EVERY_LIST = new Uint32Array(FIELD_COUNT).fill(ALL_UNVERIFIED);
 
 export class ProcessorCopy {
+  private storage = ownStorage();
   /** Field values by slot: two 32-bit words each, low first. */
-  readonly words: Uint32Array;
+  words = this.storage.words;
   /** The same bytes as 64-bit values. */
-  readonly quads: BigUint64Array;
+  quads = this.storage.quads;
   /** Slots written since VMCLEAR first initialised the region, for the hazard of uninitialised fields. */
   written: Uint8Array = new Uint8Array(FIELD_COUNT);
-  /**
-   * One bit a list of entry checks: 1 = a field the list reads has changed since the list last held.
-   * VM entry skips the lists whose bit is 0.
-   */
-  unverified = ALL_UNVERIFIED;
   /** Reduction of the physical-address width under which the verified lists held, −1 if none did. */
   verifiedReduction = -1;
   /** Processor state under which all lists held (a number VM entry makes of it), −1 if they never did. */
@@ -64,9 +88,48 @@ export class ProcessorCopy {
     this.address = address;
     this.format = format;
     this.dependents = dependents;
-    const buffer = new ArrayBuffer(FIELD_COUNT * 8);
-    this.words = new Uint32Array(buffer);
-    this.quads = new BigUint64Array(buffer);
+  }
+
+  /**
+   * One bit a list of entry checks: 1 = a field the list reads has changed since the list last held.
+   * VM entry skips the lists whose bit is 0.
+   */
+  get unverified(): number {
+    return this.storage.unverified[0] as number;
+  }
+
+  set unverified(lists: number) {
+    const { unverified, told } = this.storage;
+    if (told !== undefined && ((unverified[0] as number) & ~lists) !== 0) told.fill(0);
+    unverified[0] = lists;
+  }
+
+  /** Software has written the field in `slot`, as `kind` says. */
+  fieldWritten(slot: number, kind: typeof WRITTEN | typeof WRITTEN_HIGH): void {
+    const { unverified, told } = this.storage;
+    unverified[0] = (unverified[0] as number) | (this.dependents[slot] as number);
+    this.written[slot] = kind;
+    if (told !== undefined) told[slot] = kind;
+  }
+
+  /** The processor has written the field in `slot`, other than with high access. */
+  fieldSaved(slot: number): void {
+    if (this.written[slot] === WRITTEN) return;
+    this.written[slot] = WRITTEN;
+    const { told } = this.storage;
+    if (told !== undefined) told[slot] = 0;
+  }
+
+  /** Moves the data into the window of a processor, or without one into a buffer of their own. */
+  moveTo(window: CopyStorage | undefined): void {
+    const from = this.storage;
+    const to = window ?? ownStorage();
+    to.words.set(from.words);
+    to.unverified.set(from.unverified);
+    to.told?.fill(0);
+    this.storage = to;
+    this.words = to.words;
+    this.quads = to.quads;
   }
 
   /** Reads the region: data, type and launch state. */

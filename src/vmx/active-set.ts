@@ -7,7 +7,7 @@ import { Prng } from '../bits/prng.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { FIELD_COUNT } from '../vmcs/fields.ts';
 import type { RegionFormat } from '../vmcs/layout.ts';
-import { type FlushPolicy, ProcessorCopy } from '../vmcs/processor-copy.ts';
+import { type CopyStorage, type FlushPolicy, ProcessorCopy } from '../vmcs/processor-copy.ts';
 import { LaunchState, storeField, writeLaunchState } from '../vmcs/region.ts';
 
 /** What a snapshot keeps of an active set. */
@@ -36,15 +36,23 @@ export class ActiveSet {
   private readonly random: Prng;
   private readonly dependents: Uint32Array;
   private readonly copies = new Map<number, ProcessorCopy>();
+  private readonly window: CopyStorage | undefined;
+  /** The copy whose data are in the window. */
+  private held: ProcessorCopy | undefined;
 
-  /** @param dependents by field slot: one bit a list of entry checks that looks at the field */
+  /**
+   * @param dependents by field slot: one bit a list of entry checks that looks at the field
+   * @param window where the fast paths of the processor find the data of one copy
+   */
   constructor(
     memory: PhysicalMemory,
     format: RegionFormat,
     policy: FlushPolicy,
     seed: number,
     dependents: Uint32Array,
+    window?: CopyStorage,
   ) {
+    this.window = window;
     this.dependents = dependents;
     this.memory = memory;
     this.format = format;
@@ -59,7 +67,7 @@ export class ActiveSet {
 
   /** Bytes a processor holds for one active VMCS: field data and a byte a field that tells whether it was written. */
   get bytesPerVmcs(): number {
-    return FIELD_COUNT * (8 + 1);
+    return FIELD_COUNT * (8 + 1) + 4;
   }
 
   /** Addresses of the active VMCSs, in the order in which they became active. */
@@ -82,6 +90,22 @@ export class ActiveSet {
     return this.resident(copy);
   }
 
+  /** Brings the data of `copy` into the window; true if there is one. */
+  hold(copy: ProcessorCopy): boolean {
+    if (this.window === undefined) return false;
+    if (this.held !== copy) {
+      this.release();
+      copy.moveTo(this.window);
+      this.held = copy;
+    }
+    return true;
+  }
+
+  private release(): void {
+    this.held?.moveTo(undefined);
+    this.held = undefined;
+  }
+
   /** Makes sure the processor holds the data of `copy` before they are used. */
   resident(copy: ProcessorCopy): ProcessorCopy {
     if (!copy.resident) copy.load(this.memory.peek(copy.address));
@@ -96,6 +120,7 @@ export class ActiveSet {
     const copy = this.copies.get(address);
     const page = this.memory.page(address);
     if (copy !== undefined) {
+      if (copy === this.held) this.release();
       if (copy.resident) copy.writeBack(page);
       this.copies.delete(address);
     }
@@ -104,6 +129,7 @@ export class ActiveSet {
 
   /** Forgets every active VMCS without writing anything back (VMXOFF, reset). */
   abandon(): void {
+    this.release();
     this.copies.clear();
   }
 
@@ -150,6 +176,7 @@ export class ActiveSet {
   }
 
   restore(snapshot: ActiveSetSnapshot): void {
+    this.release();
     this.copies.clear();
     this.random.state = snapshot.random;
     for (const kept of snapshot.copies) {

@@ -40,11 +40,6 @@ export class VmxState {
   initBlocked = false;
   /** A20M is blocked in VMX operation (SDM §26.8). */
   a20mBlocked = false;
-  /**
-   * The processor's epoch at which VMREAD and VMWRITE were last found to need no checks (64-bit mode,
-   * CPL 0, VMX root operation, a resident current VMCS): while it has not changed they skip them.
-   */
-  fastEpoch = -1;
   /** A machine-check event that strikes at the next VM entry (SDM §29.9). */
   machineCheckPending = false;
   /** `vmx-abort`: only RESET helps (SDM §30.7). */

@@ -5,10 +5,17 @@
  */
 import { bit } from '../bits/u64.ts';
 import type { Processor } from '../cpu/processor.ts';
-import { ARITHMETIC_FLAGS, Register } from '../cpu/registers.ts';
+import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
 import type { VmxPort } from '../cpu/vmx-port.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
-import type { FlushPolicy, ProcessorCopy } from '../vmcs/processor-copy.ts';
+import { FIELD_COUNT } from '../vmcs/fields.ts';
+import {
+  type CopyStorage,
+  type FlushPolicy,
+  type ProcessorCopy,
+  WRITTEN,
+  WRITTEN_HIGH,
+} from '../vmcs/processor-copy.ts';
 import { ActiveSet, type ActiveSetSnapshot } from './active-set.ts';
 import {
   ACCESS_HIGH,
@@ -44,8 +51,6 @@ import {
   type ReadDestination,
   vmread,
   vmwrite,
-  WRITTEN,
-  WRITTEN_HIGH,
 } from './instructions/vmread-vmwrite.ts';
 import { abandonActive, vmxoff } from './instructions/vmxoff.ts';
 import { violatesFixedBits, vmxon } from './instructions/vmxon.ts';
@@ -64,10 +69,30 @@ const LOW = LOW_MASKS;
 const HIGHS = HIGH_MASKS;
 const TOUCHED = WRITTEN;
 const TOUCHED_HIGH = WRITTEN_HIGH;
+const NEEDED = CHECKS_NEEDED;
+
+// The port's slots: whether checks are needed and which lists are unverified, then the window of the
+// current VMCS (its fields, and what it was told of them).
+const UNVERIFIED_WORD = CHECKS_NEEDED + 1;
+const WINDOW_WORD = CHECKS_NEEDED + 2;
+const TOLD_WORD = WINDOW_WORD + 2 * FIELD_COUNT;
+if (TOLD_WORD + FIELD_COUNT > CHECKS_NEEDED + 2 * PORT_SLOTS)
+  throw new RangeError('the port needs more slots');
+
+function windowOf(file: Int32Array): CopyStorage {
+  const { buffer, byteOffset } = file;
+  const at = (word: number) => byteOffset + 4 * word;
+  return {
+    words: new Uint32Array(buffer, at(WINDOW_WORD), 2 * FIELD_COUNT),
+    quads: new BigUint64Array(buffer, at(WINDOW_WORD), FIELD_COUNT),
+    unverified: new Uint32Array(buffer, at(UNVERIFIED_WORD), 1),
+    told: new Int32Array(buffer, at(TOLD_WORD), FIELD_COUNT),
+  };
+}
 
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
-  readonly state: Omit<VmxState, 'current' | 'link' | 'fastEpoch' | 'leave' | 'leaveNonRoot'>;
+  readonly state: Omit<VmxState, 'current' | 'link' | 'leave' | 'leaveNonRoot'>;
   readonly current: number;
   readonly link: number;
   readonly active: ActiveSetSnapshot;
@@ -81,10 +106,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   readonly hazards: HazardMonitor;
   private readonly context: CheckContext;
   // `private`, not `#`: on the VMREAD path that is worth a factor of two (bench: "VMREAD … into a register").
-  private readonly registers: Uint32Array;
+  private readonly file: Int32Array;
   private readonly access: Int16Array;
-  private currentCopy: ProcessorCopy | undefined;
-  private currentWords: Uint32Array = new Uint32Array(0);
 
   constructor(
     cpu: Processor,
@@ -95,10 +118,18 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   ) {
     this.cpu = cpu;
     this.capabilities = capabilities;
-    this.registers = cpu.words;
+    this.file = cpu.file;
     this.access = capabilities.access;
     this.hazards = hazards;
-    this.active = new ActiveSet(cpu.memory, capabilities.format, policy, seed, DEPENDENTS);
+    this.active = new ActiveSet(
+      cpu.memory,
+      capabilities.format,
+      policy,
+      seed,
+      DEPENDENTS,
+      windowOf(cpu.file),
+    );
+    cpu.stateChanged();
     this.context = new CheckContext(
       new Uint32Array(DEPENDENTS.length * 2),
       capabilities,
@@ -149,7 +180,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     ) {
       words[2 * Register.blockingBySti] = 0;
       words[2 * Register.blockingByMovSs] = 0;
-      this.cpu.epoch++;
+      this.cpu.stateChanged();
     }
     return outcome;
   }
@@ -182,11 +213,11 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     destination: ReadDestination,
     form: InstructionForm = DEFAULT_MEMORY_FORM,
   ): Outcome {
-    return this.settled(this.begin() ?? this.end(vmread(this, encoding, destination, form)));
+    return this.begin() ?? this.end(vmread(this, encoding, destination, form));
   }
 
   vmwrite(encoding: bigint, source: SourceOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.settled(this.begin() ?? this.end(vmwrite(this, encoding, source, form)));
+    return this.begin() ?? this.end(vmwrite(this, encoding, source, form));
   }
 
   /**
@@ -194,23 +225,24 @@ export class VmxUnit implements VmxProcessor, VmxPort {
    * at, it is a table look-up and a copy of two words (bench: "VMREAD … into a register").
    */
   vmreadRegister(encodingRegister: number, destination: number): Outcome {
-    const registers = this.registers;
+    const { file } = this;
     const from = encodingRegister << 1;
-    if (this.vmx.fastEpoch === this.cpu.epoch && registers[from + 1] === 0) {
-      const encoding = registers[from] as number;
-      const access = encoding < ENCODINGS ? (this.access[encoding] as number) : -1;
+    const encoding = file[from] as number;
+    if (((file[NEEDED] as number) | (file[from + 1] as number)) === 0 && encoding >>> 0 < ENCODINGS) {
+      const access = this.access[encoding] as number;
       if (access >= 0) {
-        const fields = this.currentWords;
-        const word = (access >> SLOT_SHIFT) << 1;
+        const word = WINDOW_WORD + ((access >> SLOT_SHIFT) << 1);
         const to = destination << 1;
         if ((access & HIGH) === 0) {
-          registers[to] = fields[word] as number;
-          registers[to + 1] = fields[word + 1] as number;
+          file[to] = file[word] as number;
+          file[to + 1] = file[word + 1] as number;
         } else {
-          registers[to] = fields[word + 1] as number;
-          registers[to + 1] = 0;
+          file[to] = file[word + 1] as number;
+          file[to + 1] = 0;
         }
-        registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~FLAGS;
+        // A store where none is needed would make the next access wait for it.
+        const flags = file[RFLAGS_LOW] as number;
+        if ((flags & FLAGS) !== 0) file[RFLAGS_LOW] = flags & ~FLAGS;
         return SUCCEED;
       }
     }
@@ -228,41 +260,33 @@ export class VmxUnit implements VmxProcessor, VmxPort {
 
   /** VMWRITE between general registers (numbers 0–15), as {@link vmreadRegister}. */
   vmwriteRegister(encodingRegister: number, source: number): Outcome {
-    const registers = this.registers;
+    const { file } = this;
     const at = encodingRegister << 1;
-    if (this.vmx.fastEpoch === this.cpu.epoch && registers[at + 1] === 0) {
-      const encoding = registers[at] as number;
-      const access = encoding < ENCODINGS ? (this.access[encoding] as number) : -1;
+    const encoding = file[at] as number;
+    if (((file[NEEDED] as number) | (file[at + 1] as number)) === 0 && encoding >>> 0 < ENCODINGS) {
+      const access = this.access[encoding] as number;
       if (access >= 0 && (access & READ_ONLY) === 0) {
-        const copy = this.currentCopy as ProcessorCopy;
         const slot = access >> SLOT_SHIFT;
-        const fields = this.currentWords;
+        const word = WINDOW_WORD + (slot << 1);
         const from = source << 1;
         if ((access & HIGH) === 0) {
-          fields[slot << 1] = (registers[from] as number) & (LOW[slot] as number);
-          fields[(slot << 1) + 1] = (registers[from + 1] as number) & (HIGHS[slot] as number);
+          file[word] = (file[from] as number) & (LOW[slot] as number);
+          file[word + 1] = (file[from + 1] as number) & (HIGHS[slot] as number);
+          if (file[TOLD_WORD + slot] !== TOUCHED) this.tellWritten(slot, TOUCHED);
         } else {
-          fields[(slot << 1) + 1] = registers[from] as number;
+          file[word + 1] = file[from] as number;
+          if (file[TOLD_WORD + slot] !== TOUCHED_HIGH) this.tellWritten(slot, TOUCHED_HIGH);
         }
-        copy.written[slot] = access & HIGH ? TOUCHED_HIGH : TOUCHED;
-        copy.unverified |= copy.dependents[slot] as number;
-        registers[RFLAGS_LOW] = (registers[RFLAGS_LOW] as number) & ~FLAGS;
+        const flags = file[RFLAGS_LOW] as number;
+        if ((flags & FLAGS) !== 0) file[RFLAGS_LOW] = flags & ~FLAGS;
         return SUCCEED;
       }
     }
     return this.vmwriteChecked(encodingRegister, source);
   }
 
-  /** Remembers the copy the fast paths use once the checks have passed. */
-  private settled(outcome: Outcome): Outcome {
-    const { current } = this.vmx;
-    if (current !== undefined && this.vmx.fastEpoch === this.cpu.epoch) {
-      this.currentCopy = current;
-      this.currentWords = current.words;
-    } else {
-      this.vmx.fastEpoch = -1;
-    }
-    return outcome;
+  private tellWritten(slot: number, kind: typeof WRITTEN | typeof WRITTEN_HIGH): void {
+    (this.vmx.current as ProcessorCopy).fieldWritten(slot, kind);
   }
 
   private vmwriteChecked(encodingRegister: number, source: number): Outcome {
@@ -307,7 +331,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     if (wrong !== undefined) throw new RangeError(wrong);
     this.active.chance();
     const outcome = performExit(this, request);
-    this.cpu.epoch++;
+    this.cpu.stateChanged();
     return outcome;
   }
 
@@ -344,8 +368,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   snapshot(): VmxSnapshot {
-    // What the fast paths remember is no state of the machine.
-    const { current, link, fastEpoch: _, ...state } = this.vmx;
+    const { current, link, ...state } = this.vmx;
     return {
       state: { ...state } as VmxSnapshot['state'],
       current: current?.address ?? NO_POINTER,
@@ -359,8 +382,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     Object.assign(this.vmx, snapshot.state, {
       current: this.active.get(snapshot.current),
       link: this.active.get(snapshot.link),
-      fastEpoch: -1,
     });
-    this.cpu.epoch++;
+    this.cpu.stateChanged();
   }
 }

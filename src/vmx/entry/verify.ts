@@ -67,13 +67,17 @@ export function firstFailingCheck(
     return undefined;
   }
   context.examine(copy.words);
+  let { unverified } = copy;
   for (let index = 0; index < LISTS.length; index++) {
     const bit = 1 << index;
-    const clean = (copy.unverified & bit) === 0;
+    const clean = (unverified & bit) === 0;
     const rows = clean ? (OUTSIDE_ROWS[index] as readonly EntryCheck[]) : (LISTS[index] as CheckList).rows;
     const failing = firstFailing(rows, context);
-    if (failing !== undefined) return failing;
-    copy.unverified &= ~bit;
+    if (failing !== undefined) {
+      copy.unverified = unverified;
+      return failing;
+    }
+    unverified &= ~bit;
   }
   copy.unverified = 0;
   copy.verifiedState = state;

@@ -1,5 +1,5 @@
 /** Writes by the processor to a processor-held copy: they mark what the entry checks must look at again. */
-import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { type ProcessorCopy, WRITTEN } from '../../vmcs/processor-copy.ts';
 
 /** Sets a field to two 32-bit words. */
 export function saveWords(copy: ProcessorCopy, slot: number, low: number, high: number): void {
@@ -10,7 +10,7 @@ export function saveWords(copy: ProcessorCopy, slot: number, low: number, high: 
     words[at + 1] = high;
     copy.unverified |= copy.dependents[slot] as number;
   }
-  copy.written[slot] = 1;
+  copy.fieldSaved(slot);
 }
 
 /** Sets a field to a value of at most 32 bits. */
@@ -24,7 +24,7 @@ export function saveQuad(copy: ProcessorCopy, slot: number, value: bigint): void
     copy.quads[slot] = value;
     copy.unverified |= copy.dependents[slot] as number;
   }
-  copy.written[slot] = 1;
+  copy.fieldSaved(slot);
 }
 
 /** Saves registers in fields: pairs of field slot and register slot (bench: "VMRESUME + exit"). */
@@ -42,7 +42,7 @@ export function saveRegisters(copy: ProcessorCopy, pairs: Uint16Array, registers
       words[to + 1] = high;
       changed |= dependents[slot] as number;
     }
-    written[slot] = 1;
+    if (written[slot] !== WRITTEN) copy.fieldSaved(slot);
   }
   if (changed !== 0) copy.unverified |= changed;
 }

@@ -33,7 +33,7 @@ export function vmFail(p: VmxProcessor, error: InstructionError): Outcome {
   p.active.resident(current);
   p.cpu.words[RFLAGS_LOW] = ((p.cpu.words[RFLAGS_LOW] as number) & ~ARITHMETIC_FLAGS) | ZF;
   current.words[2 * Field.vmInstructionError] = error;
-  current.written[Field.vmInstructionError] = 1;
+  current.fieldSaved(Field.vmInstructionError);
   p.active.fieldChanged(current, Field.vmInstructionError);
   return vmFailValid(error);
 }

@@ -20,7 +20,7 @@ export function vmclear(p: VmxProcessor, operand: MemoryOperand, form: Instructi
   if (reportVmclear(p, address)) return STOPPED_AT_HAZARD;
   p.active.clear(address);
   if (vmx.current?.address === address) vmx.current = undefined;
-  cpu.epoch++;
+  cpu.stateChanged();
   return vmSucceed(p);
 }
 

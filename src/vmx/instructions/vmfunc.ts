@@ -2,7 +2,7 @@
 import { fitsWidth } from '../../bits/address.ts';
 import { Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
-import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { type ProcessorCopy, WRITTEN } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { isEptpValid } from '../ept/eptp.ts';
 import { FAULT_UD, type Outcome, VM_SUCCEED } from '../outcome.ts';
@@ -47,7 +47,6 @@ function switchEptp(p: VmxProcessor, current: ProcessorCopy): boolean {
 
 function write(p: VmxProcessor, copy: ProcessorCopy, slot: number, value: bigint): void {
   copy.quads[slot] = value;
-  copy.written[slot] = 1;
-  copy.unverified |= copy.dependents[slot] as number;
+  copy.fieldWritten(slot, WRITTEN);
   p.active.fieldChanged(copy, slot);
 }

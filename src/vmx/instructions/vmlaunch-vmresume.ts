@@ -18,7 +18,7 @@ export function vmEntryInstruction(
   const failing = failingBasicCheck(p, instruction);
   if (failing !== undefined) return refuse(p, instruction, failing.failure, form);
   const result = enter(p, instruction, context);
-  p.cpu.epoch++;
+  p.cpu.stateChanged();
   return 'error' in result && !('kind' in result) ? vmFail(p, result.error) : (result as Outcome);
 }
 

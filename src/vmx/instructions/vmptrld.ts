@@ -26,7 +26,7 @@ export function vmptrld(p: VmxProcessor, operand: MemoryOperand, form: Instructi
   }
   if (activate(p, address, 'VMPTRLD')) return STOPPED_AT_HAZARD;
   vmx.current = p.active.get(address);
-  cpu.epoch++;
+  cpu.stateChanged();
   return vmSucceed(p);
 }
 

@@ -3,10 +3,10 @@
  * reaches its memory operand after the field check, VMWRITE before it.
  */
 import { Mode } from '../../cpu/processor.ts';
-import { Register } from '../../cpu/registers.ts';
+import { CHECKS_NEEDED, Register } from '../../cpu/registers.ts';
 import { ENCODING_COUNT } from '../../vmcs/encoding.ts';
 import { FIELDS, Field } from '../../vmcs/fields.ts';
-import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { type ProcessorCopy, WRITTEN, WRITTEN_HIGH } from '../../vmcs/processor-copy.ts';
 import { ACCESS_HIGH, ACCESS_READ_ONLY, ACCESS_SLOT_SHIFT } from '../capabilities/capabilities.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { InstructionError } from '../instruction-errors.ts';
@@ -105,15 +105,9 @@ export function vmwrite(
 }
 
 function changed(p: VmxProcessor, copy: ProcessorCopy, slot: number, high: boolean): void {
-  copy.unverified |= copy.dependents[slot] as number;
-  copy.written[slot] = high ? WRITTEN_HIGH : WRITTEN;
+  copy.fieldWritten(slot, high ? WRITTEN_HIGH : WRITTEN);
   p.active.fieldChanged(copy, slot);
 }
-
-/** Values of {@link ProcessorCopy.written}. */
-export const WRITTEN = 1;
-/** Written with high access last: a full access outside 64-bit mode would lose that half. */
-export const WRITTEN_HIGH = 3;
 
 function reportLostHalf(p: VmxProcessor, copy: ProcessorCopy, slot: number): void {
   if (p.cpu.mode === Mode.Bit64 || copy.written[slot] !== WRITTEN_HIGH || copy.words[2 * slot + 1] === 0)
@@ -123,17 +117,20 @@ function reportLostHalf(p: VmxProcessor, copy: ProcessorCopy, slot: number): voi
   p.hazards.report('vmwrite.high-before-full', p.cpu.index, 'VMWRITE', copy.address, detail);
 }
 
-/** Ends an access successfully, and remembers if the next one needs no checks. */
+/** Ends an access successfully; if the next one needs no checks, the fast paths may do it. */
 function ready(p: VmxProcessor): Outcome {
   const { cpu, vmx } = p;
   const { words } = cpu;
+  const { current } = vmx;
   const unhindered =
+    current !== undefined &&
     vmx.operation === Operation.Root &&
     cpu.mode === Mode.Bit64 &&
     p.active.retains &&
     vmx.shutdown === 'no' &&
+    p.hazards.mode !== 'stop' &&
     words[2 * Register.blockingBySti] === 0 &&
     words[2 * Register.blockingByMovSs] === 0;
-  if (unhindered) vmx.fastEpoch = cpu.epoch;
+  if (unhindered && p.active.hold(current)) cpu.file[CHECKS_NEEDED] = 0;
   return vmSucceed(p);
 }

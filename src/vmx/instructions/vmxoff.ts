@@ -15,7 +15,7 @@ export function vmxoff(p: VmxProcessor, form: InstructionForm): Outcome {
   p.hazards.clearVmxonOwner(vmx.vmxonPointer, cpu.index);
   vmx.leave();
   cpu.words[2 * Register.monitorArmed] = 0;
-  cpu.epoch++;
+  cpu.stateChanged();
   return vmSucceed(p);
 }
 

@@ -62,7 +62,7 @@ export function vmxon(p: VmxProcessor, operand: MemoryOperand, form: Instruction
     cpu.words[2 * Register.IA32_RTIT_CTL] = (cpu.words[2 * Register.IA32_RTIT_CTL] as number) & ~1;
   }
   p.hazards.setVmxonOwner(address, cpu.index);
-  cpu.epoch++;
+  cpu.stateChanged();
   return vmSucceed(p);
 }
 
