@@ -31,6 +31,7 @@ import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
+import { allowsControlRegister } from './fixed-bits.ts';
 import type { HazardMonitor } from './hazards/hazard-monitor.ts';
 import { invept, invvpid } from './instructions/invept-invvpid.ts';
 import {
@@ -53,7 +54,7 @@ import {
   vmwrite,
 } from './instructions/vmread-vmwrite.ts';
 import { abandonActive, vmxoff } from './instructions/vmxoff.ts';
-import { violatesFixedBits, vmxon } from './instructions/vmxon.ts';
+import { vmxon } from './instructions/vmxon.ts';
 import { IN_SHUTDOWN, INACTIVE, type Outcome, STOPPED_AT_HAZARD, VM_SUCCEED } from './outcome.ts';
 import { NO_POINTER, Operation, type VmxProcessor, VmxState } from './vmx-state.ts';
 
@@ -145,7 +146,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   allowsControlRegister(register: 'CR0' | 'CR4', value: bigint): boolean {
-    return this.vmx.operation === Operation.Outside || !violatesFixedBits(this, register, value);
+    return allowsControlRegister(this, register, value);
   }
 
   allowsRtitCtlWrite(): boolean {

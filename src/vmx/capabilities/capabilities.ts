@@ -5,6 +5,7 @@
  */
 import { bit, bits } from '../../bits/u64.ts';
 import type { CpuidFeatures } from '../../cpu/cpuid.ts';
+import { CR4 } from '../../cpu/registers.ts';
 import { CONTROL_GROUPS, type ControlGroupName, type ControlId, controlOf } from '../../vmcs/controls.ts';
 import { ENCODING_COUNT } from '../../vmcs/encoding.ts';
 import { FIELD_COUNT, FIELDS } from '../../vmcs/fields.ts';
@@ -48,6 +49,8 @@ export class VmxCapabilities {
   readonly format: RegionFormat;
   /** VM exits store IA32_EFER.LMA into "IA-32e mode guest" (IA32_VMX_MISC[5]). */
   readonly storesLma: boolean;
+  /** Linear-address masking: bits 62:61 of CR3 are not reserved. */
+  readonly masksLinearAddresses: boolean;
 
   constructor(
     features: CpuidFeatures,
@@ -60,6 +63,7 @@ export class VmxCapabilities {
     this.misc = msrs.IA32_VMX_MISC ?? 0n;
     this.eptVpidCap = msrs.IA32_VMX_EPT_VPID_CAP ?? 0n;
     this.storesLma = bit(this.misc, Misc.STORE_LMA);
+    this.masksLinearAddresses = bit(features.cr4Bits, CR4.LAM_SUP);
     this.revision = Number(bits(this.basic, 30, 0));
     this.regionSize = Number(bits(this.basic, 44, Basic.REGION_SIZE_LOW));
     const allowed = GROUPS.map((group) => [group, allowedSettings(group, msrs)] as const);

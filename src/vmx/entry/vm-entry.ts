@@ -110,7 +110,7 @@ function reportLink(p: VmxProcessor, address: number, instruction: EntryInstruct
   const record = p.hazards.region(address);
   if (record.activeOn < 0 || record.activeOn === p.cpu.index) return false;
   const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
-  record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`;
+  p.hazards.corrupt(record, `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`);
   return p.hazards.report('vmcs.shadow-active-elsewhere', p.cpu.index, instruction, address, detail);
 }
 
@@ -119,7 +119,7 @@ function activateLink(p: VmxProcessor, address: number): void {
   p.vmx.link = p.active.activate(address);
   if (!p.hazards.watching) return;
   const record = p.hazards.region(address);
-  record.activeOn = p.cpu.index;
+  p.hazards.activate(record, p.cpu.index);
   p.vmx.link.written = record.written;
 }
 
@@ -137,8 +137,13 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
   if (copy.unverified === 0) return false;
   for (const slot of usedFields(p, copy)) {
     if (copy.written[slot] !== 0) continue;
+    if (record.beingRepaired) {
+      const detail = `"${FIELDS[slot]?.name}" was not written after the VMCS may have been corrupted: ${record.corrupted}`;
+      return hazards.report('vmcs.corrupted-use', cpu.index, instruction, copy.address, detail);
+    }
     const detail = `${FIELDS[slot]?.name} was never written`;
     if (hazards.report('vmcs.uninitialised-field', cpu.index, instruction, copy.address, detail)) return true;
   }
+  if (record.beingRepaired) hazards.repaired(record);
   return false;
 }

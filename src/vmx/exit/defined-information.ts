@@ -59,15 +59,9 @@ export function isDebugException(identification: number | undefined): boolean {
   );
 }
 
-/** Software interrupt, INT1, INT3 or INTO. */
+/** Software interrupt, INT1, INT3 or INTO; with FRED also SYSCALL or SYSENTER. */
 export function isSoftwareEvent(identification: number | undefined): boolean {
-  if (!isValid(identification)) return false;
-  const type = typeOf(identification);
-  return (
-    type === EventType.SoftwareInterrupt ||
-    type === EventType.PrivilegedSoftwareException ||
-    type === EventType.SoftwareException
-  );
+  return isValid(identification) && typeOf(identification) >= EventType.SoftwareInterrupt;
 }
 
 /** Format of the exit qualification, or undefined if it is cleared. */

@@ -141,6 +141,8 @@ const CS_RIGHTS = 2 * Register['CS.accessRights'];
 const CR0_KEPT = 0x7ffa_ffd0;
 const PAE = 1 << CR4.PAE;
 const PCIDE = 1 << CR4.PCIDE;
+/** LAM_U57 and LAM_U48, bits 61 and 62. */
+const CR3_LAM_HIGH = 0x6000_0000;
 /** CR4.FRED is bit 32. */
 const FRED_HIGH = 1;
 const LONG_MODE = (1 << EFER.LME) | (1 << EFER.LMA);
@@ -201,11 +203,13 @@ function loadAddresses(p: VmxProcessor, copy: ProcessorCopy, table: Uint16Array)
 
 function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {
   const { words, features } = p.cpu;
+  const { masksLinearAddresses } = p.capabilities;
   const fields = copy.words;
   words[CR0_LOW] =
     (((words[CR0_LOW] as number) & CR0_KEPT) | ((fields[HOST_CR0] as number) & ~CR0_KEPT)) >>> 0;
-  // Bits 63:MAXPHYADDR of CR3 are not modified.
-  const loaded = (1 << (features.physicalAddressBits - tmeReduction(p) - 32)) - 1;
+  // Bits 63:MAXPHYADDR of CR3 are not modified, but for those of LAM, which are not reserved.
+  const width = Math.max(features.physicalAddressBits - tmeReduction(p), 32);
+  const loaded = ((1 << (width - 32)) - 1) | (masksLinearAddresses ? CR3_LAM_HIGH : 0);
   words[CR3_LOW] = fields[HOST_CR3] as number;
   words[CR3_LOW + 1] =
     (((fields[HOST_CR3 + 1] as number) & loaded) | ((words[CR3_LOW + 1] as number) & ~loaded)) >>> 0;

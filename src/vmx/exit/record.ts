@@ -34,6 +34,7 @@ const ORIGINAL_ERROR = Field.originalEventErrorCode;
 const ORIGINAL_DATA = Field.originalEventData;
 const LENGTH = Field.vmExitInstructionLength;
 const INFORMATION = Field.vmExitInstructionInformation;
+const IO_FIELDS = [Field.ioRcx, Field.ioRsi, Field.ioRdi, Field.ioRip];
 const INJECTED = Field.injectedEventIdentification;
 const ENTRY_CONTROLS = Field.vmEntryControls;
 const EFER_LOW = 2 * Register.IA32_EFER;
@@ -155,7 +156,7 @@ function recordOriginalEvent(p: VmxProcessor, copy: ProcessorCopy, request: Exit
   }
 }
 
-/** SDM §30.2.5. Both fields are cleared by an exit from enclave mode. */
+/** SDM §30.2.5. An exit from enclave mode clears these fields, and those of SMI VM exits after I/O. */
 function recordInstruction(
   p: VmxProcessor,
   copy: ProcessorCopy,
@@ -165,6 +166,7 @@ function recordInstruction(
   if (request.enclaveMode === true) {
     saveWord(copy, LENGTH, 0);
     saveWord(copy, INFORMATION, 0);
+    for (let i = 0; i < IO_FIELDS.length; i++) saveWord(copy, IO_FIELDS[i] as number, 0);
     return;
   }
   if (spec.instructionLength !== 'never' && definesLength(spec, request)) {
@@ -183,8 +185,9 @@ function recordInstruction(
   }
 }
 
-/** Of software events, INT n has two bytes, the others have one. */
+/** Of software events, INT n, SYSCALL and SYSENTER have two bytes, the others have one. */
 function shortestLength(spec: ExitReasonSpec, request: ExitRequest): number {
   if (spec.shortestLength !== 0) return spec.shortestLength;
-  return typeOf(request.originalEvent ?? 0) === EventType.SoftwareInterrupt ? 2 : 1;
+  const type = typeOf(request.originalEvent ?? 0);
+  return type === EventType.SoftwareInterrupt || type === EventType.Other ? 2 : 1;
 }

@@ -48,6 +48,7 @@ function inImage(identification: number, request: ExitRequest, current: boolean)
     case EventType.SoftwareInterrupt:
     case EventType.PrivilegedSoftwareException:
     case EventType.SoftwareException:
+    case EventType.Other:
       return false;
     default:
       return current;

@@ -6,7 +6,7 @@ import { Register } from '../../cpu/registers.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
-import { isException, isNmi, isValid } from './defined-information.ts';
+import { isDebugException, isException, isNmi, isValid } from './defined-information.ts';
 import type { ExitReasonSpec } from './exit-reasons.ts';
 import type { ExitRequest } from './exit-request.ts';
 import { QUALIFICATIONS } from './qualifications.ts';
@@ -17,6 +17,7 @@ const VIRTUAL_NMIS = controlRef('pin.virtualNmis');
 const ACTIVITY = 2 * Register.activityState;
 const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
+const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const NMI = 2 * Register.blockingByNmi;
 
 /** "NMI unblocking due to IRET", in identifications and in exit qualifications. */
@@ -34,6 +35,7 @@ export function establishStateBeforeExit(
     words[ACTIVITY] = 0;
     words[STI] = 0;
     words[MOV_SS] = 0;
+    if (isDebugException(request.originalEvent)) words[PENDING_DEBUG] = 0;
     if (isNmi(request.originalEvent)) blockNmis(p, copy, 1);
     return;
   }

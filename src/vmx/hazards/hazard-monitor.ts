@@ -26,10 +26,14 @@ export interface Hazard {
 export interface RegionRecord {
   /** Processor on which the VMCS is active, or −1. */
   activeOn: number;
+  /** Other processors on which it still is active although it must not be. */
+  readonly alsoActiveOn: Set<number>;
   /** VMCLEAR has initialised the region, on whichever processor. */
   initialised: boolean;
   /** Why the data may be corrupted, or an empty string. */
   corrupted: string;
+  /** VMCLEAR has begun to repair the corruption: what is left is to write every field again. */
+  beingRepaired: boolean;
   /** Slots that VMWRITE or a VM exit has written, or that an ordinary store may have written. */
   readonly written: Uint8Array;
   /** Processor of the last launch, to tell a needless migration; −1 if none. */
@@ -77,8 +81,10 @@ export class HazardMonitor {
     if (record === undefined) {
       record = {
         activeOn: -1,
+        alsoActiveOn: new Set(),
         initialised: false,
         corrupted: '',
+        beingRepaired: false,
         written: new Uint8Array(FIELD_COUNT),
         launchedOn: -1,
       };
@@ -90,6 +96,43 @@ export class HazardMonitor {
   /** The record of the region at `address`, if there is one. */
   knownRegion(address: number): RegionRecord | undefined {
     return this.#regions.get(address);
+  }
+
+  /** The region becomes active on `cpu`; where it was active before, it stays so. */
+  activate(record: RegionRecord, cpu: number): void {
+    if (record.activeOn >= 0 && record.activeOn !== cpu) record.alsoActiveOn.add(record.activeOn);
+    record.alsoActiveOn.delete(cpu);
+    record.activeOn = cpu;
+  }
+
+  /** The region is active on `cpu` no longer. */
+  deactivate(record: RegionRecord, cpu: number): void {
+    record.alsoActiveOn.delete(cpu);
+    if (record.activeOn === cpu) record.activeOn = -1;
+  }
+
+  /** The data of the region may be corrupted from now on. */
+  corrupt(record: RegionRecord, reason: string): void {
+    record.corrupted = reason;
+    record.beingRepaired = false;
+  }
+
+  /**
+   * VMCLEAR on `cpu` initialises the region. That repairs a corruption as soon as no other processor
+   * holds data of the VMCS and software has written the fields again.
+   */
+  initialise(record: RegionRecord, cpu: number): void {
+    this.deactivate(record, cpu);
+    record.initialised = true;
+    if (record.corrupted === '' || record.alsoActiveOn.size > 0) return;
+    record.beingRepaired = true;
+    record.written.fill(0);
+  }
+
+  /** Every field that VM entry uses was written again. */
+  repaired(record: RegionRecord): void {
+    record.corrupted = '';
+    record.beingRepaired = false;
   }
 
   /** The processor whose VMXON region is at `address`, or −1. */

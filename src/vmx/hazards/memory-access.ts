@@ -25,6 +25,8 @@ const STRUCTURES = (
   ] as const satisfies readonly (readonly [FieldName, number, ControlId])[]
 ).map(([field, size, control]) => ({ slot: Field[field], size, control: controlRef(control) }));
 
+const IPI_VIRTUALIZATION = controlRef('proc3.ipiVirtualization');
+
 /** Areas whose length a count field gives, in 16-byte entries. */
 const MSR_AREAS = [
   { slot: Field.vmExitMsrStoreAddress, count: Field.vmExitMsrStoreCount },
@@ -84,7 +86,7 @@ function reportRegion(
   if (stored !== undefined && first <= REVISION_OFFSET + 3 && address <= region + 3) {
     const changed = (stored[region + 3 - address] ?? 0) ^ (units[cpu]?.cpu.memory.read8(region + 3) ?? 0);
     if (address + length > region + 3 && (changed & 0x80) !== 0) {
-      record.corrupted = 'its shadow indicator was changed while it was active';
+      monitor.corrupt(record, 'its shadow indicator was changed while it was active');
       const detail = `a store changes the shadow-VMCS indicator of ${on}`;
       return monitor.report('vmcs.shadow-indicator-changed', cpu, kind, region, detail);
     }
@@ -92,7 +94,7 @@ function reportRegion(
   if (!touchesData) return false;
   if (kind === 'load')
     return monitor.report('vmcs.memory-read', cpu, kind, region, `a load reads the data of ${on}`);
-  record.corrupted = 'an ordinary store wrote its region while it was active';
+  monitor.corrupt(record, 'an ordinary store wrote its region while it was active');
   return monitor.report('vmcs.memory-write', cpu, kind, region, `a store writes the data of ${on}`);
 }
 
@@ -116,6 +118,9 @@ function reportStructures(
     };
     for (const { slot, size, control } of STRUCTURES) {
       if (isOn(copy, unit.capabilities, control)) report(slot, size);
+    }
+    if (isOn(copy, unit.capabilities, IPI_VIRTUALIZATION)) {
+      report(Field.pidPointerTableAddress, 8 * ((copy.words[2 * Field.lastPidPointerIndex] as number) + 1));
     }
     for (const { slot, count } of MSR_AREAS) report(slot, 16 * (copy.words[2 * count] as number));
   }

@@ -30,7 +30,11 @@ function reportVmclear(p: VmxProcessor, address: number): boolean {
   const record = hazards.region(address);
   if (record.activeOn >= 0 && record.activeOn !== cpu.index) {
     const detail = `the VMCS is active on CPU ${record.activeOn}, whose data are not written back by a VMCLEAR on CPU ${cpu.index}`;
-    record.corrupted = `CPU ${cpu.index} executed VMCLEAR while it was active on CPU ${record.activeOn}`;
+    hazards.corrupt(
+      record,
+      `CPU ${cpu.index} executed VMCLEAR while it was active on CPU ${record.activeOn}`,
+    );
+    hazards.deactivate(record, cpu.index);
     return hazards.report('vmcs.vmclear-elsewhere', cpu.index, 'VMCLEAR', address, detail);
   }
   const owner = hazards.vmxonOwner(address);
@@ -38,7 +42,6 @@ function reportVmclear(p: VmxProcessor, address: number): boolean {
     const detail = `the VMXON region of CPU ${owner} is cleared as a VMCS`;
     if (hazards.report('vmcs.region-overwritten', cpu.index, 'VMCLEAR', address, detail)) return true;
   }
-  record.activeOn = -1;
-  record.initialised = true;
+  hazards.initialise(record, cpu.index);
   return false;
 }

@@ -37,9 +37,9 @@ function activate(p: VmxProcessor, address: number, instruction: string): boolea
     const record = hazards.region(address);
     if (record.activeOn >= 0 && record.activeOn !== cpu.index) {
       const detail = `the VMCS is still active on CPU ${record.activeOn}; its data there are not in memory`;
-      record.corrupted = `it was active on CPU ${record.activeOn} and CPU ${cpu.index} at once`;
+      hazards.corrupt(record, `it was active on CPU ${record.activeOn} and CPU ${cpu.index} at once`);
       if (hazards.report('vmcs.active-elsewhere', cpu.index, instruction, address, detail)) return true;
-    } else if (record.corrupted !== '') {
+    } else if (record.corrupted !== '' && !record.beingRepaired) {
       const detail = `the VMCS may be corrupted: ${record.corrupted}`;
       if (hazards.report('vmcs.corrupted-use', cpu.index, instruction, address, detail)) return true;
     }
@@ -52,7 +52,7 @@ function activate(p: VmxProcessor, address: number, instruction: string): boolea
       const detail = `the VMXON region of CPU ${owner} is used as a VMCS`;
       if (hazards.report('vmcs.region-overwritten', cpu.index, instruction, address, detail)) return true;
     }
-    record.activeOn = cpu.index;
+    hazards.activate(record, cpu.index);
     p.active.activate(address).written = record.written;
     return false;
   }

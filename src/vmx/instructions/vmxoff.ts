@@ -14,6 +14,8 @@ export function vmxoff(p: VmxProcessor, form: InstructionForm): Outcome {
   if (abandonActive(p, 'vmcs.left-active', 'VMXOFF')) return STOPPED_AT_HAZARD;
   p.hazards.clearVmxonOwner(vmx.vmxonPointer, cpu.index);
   vmx.leave();
+  // Inside SMX operation A20M stays blocked.
+  vmx.a20mBlocked = cpu.words[2 * Register.inSmx] !== 0;
   cpu.words[2 * Register.monitorArmed] = 0;
   cpu.stateChanged();
   return vmSucceed(p);
@@ -34,8 +36,8 @@ export function abandonActive(
     }
     for (const address of addresses) {
       const record = hazards.region(address);
-      if (record.activeOn === cpu.index) record.activeOn = -1;
-      record.corrupted = `it was active on CPU ${cpu.index} at ${instruction}`;
+      hazards.deactivate(record, cpu.index);
+      hazards.corrupt(record, `it was active on CPU ${cpu.index} at ${instruction}`);
     }
   }
   hazards.forgetLaunches(cpu.index);

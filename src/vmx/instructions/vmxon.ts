@@ -2,18 +2,13 @@
 import { bit } from '../../bits/u64.ts';
 import { CR4, Register } from '../../cpu/registers.ts';
 import { Misc } from '../capabilities/capability-msrs.ts';
+import { violatesFixedBits } from '../fixed-bits.ts';
 import { InstructionError } from '../instruction-errors.ts';
 import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome.ts';
 import { NO_POINTER, Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isRegionAddressValid, isUndefinedInMode, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
 import { accessFault, type InstructionForm, isRegisterForm, type MemoryOperand } from './operands.ts';
-
-/** `value` violates the bits that VMX operation fixes (SDM §26.8). */
-export function violatesFixedBits(p: VmxProcessor, register: 'CR0' | 'CR4', value: bigint): boolean {
-  const { must1, may1 } = p.capabilities.fixedBits(register);
-  return (value & must1) !== must1 || (value & ~may1) !== 0n;
-}
 
 /** IA32_FEATURE_CONTROL permits VMXON (SDM §26.7). */
 function isVmxonEnabled(p: VmxProcessor): boolean {

@@ -51,7 +51,17 @@ describe('control and debug registers', () => {
 
   it('CR3 below the physical-address width; bits above are not modified', () => {
     const { cpu } = afterExit({ hostCr3: 0xf_ffff_ffff_ffffn }, { CR3: 0xabc0_0000_0000_0000n });
-    expect(cpu.get('CR3')).toBe(0xabcf_ffff_ffff_ffffn);
+    expect(cpu.get('CR3')).toBe(0x8bcf_ffff_ffff_ffffn);
+  });
+
+  it('of CR3, LAM_U57 and LAM_U48 are loaded where the processor has linear-address masking', () => {
+    const LAM = 3n << 61n;
+    expect(afterExit({ hostCr3: LAM | 0x1000n }, { CR3: 0n }).cpu.get('CR3')).toBe(LAM | 0x1000n);
+    expect(afterExit({ hostCr3: 0x1000n }, { CR3: LAM }).cpu.get('CR3')).toBe(0x1000n);
+    const without = new Guest({ profile: 'skylake-x' }).fields({ hostCr3: 0x1000n }).launch();
+    without.cpu.set('CR3', LAM);
+    without.cpu.vmexit({ reason: 10 });
+    expect(without.cpu.get('CR3')).toBe(LAM | 0x1000n);
   });
 
   it('CR4 is the field: what the guest had is gone', () => {

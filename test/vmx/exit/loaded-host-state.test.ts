@@ -42,6 +42,10 @@ describe('control registers and MSRs (SDM §30.5.1)', () => {
     expect(loaded({ registers: tme, fields, features: { physicalAddressBits: 46 } }).cpu.read('CR3')).toBe(
       0x2000n,
     );
+    // Never less than 32 bits.
+    const most = { CR3: 0xff_0000_0000n, IA32_TME_ACTIVATE: 0xf0_0000_0001n };
+    const narrowed = { registers: most, fields: { hostCr3: 0x2000n }, features: { physicalAddressBits: 39 } };
+    expect(loaded(narrowed).cpu.read('CR3')).toBe(0xff_0000_2000n);
   });
 
   it('CR4: PAE forced to 1 for a 64-bit host, PCIDE and FRED to 0 for a 32-bit host', () => {

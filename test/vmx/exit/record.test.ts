@@ -371,6 +371,53 @@ describe('information fields, reason by reason', () => {
     });
     expect(fault.read('exitQualification')).toBe(0x1234_5000n);
   });
+
+  it('I/O RCX, RSI, RDI and RIP are cleared in enclave mode and left alone otherwise', () => {
+    const IO = ['ioRcx', 'ioRsi', 'ioRdi', 'ioRip'] as const;
+    for (const [enclaveMode, expected] of [
+      [true, 0n],
+      [false, 0x77n],
+    ] as const) {
+      const guest = new Guest();
+      for (const field of IO) guest.cpu.vmwrite(field, 0x77n);
+      guest.launch().cpu.vmexit({ reason: 10, enclaveMode });
+      for (const field of IO) expect(guest.read(field), field).toBe(expected);
+    }
+  });
+
+  it('no debug exception stays pending while one is delivered', () => {
+    for (const [vector, expected] of [
+      [1, 0n],
+      [6, 0x4000n],
+    ] as const) {
+      const guest = sentinels();
+      guest.cpu.set('pendingDebugExceptions', 0x4000n);
+      guest.cpu.vmexit({ reason: 0, event: exception(18), originalEvent: exception(vector) });
+      expect(guest.read('guestPendingDebugExceptions')).toBe(expected);
+    }
+  });
+
+  it('SYSCALL and SYSENTER delivered through FRED are software events: length, and RF as 0', () => {
+    const SYSCALL = 0x8000_0701;
+    const entered = () =>
+      sentinels(
+        new Guest().fields({
+          guestCr4: 0x1_0000_2020n,
+          injectedEventIdentification: BigInt(SYSCALL),
+          vmEntryInstructionLength: 7n,
+        }),
+      );
+    for (const reason of [48, 62, 66] as const) {
+      const injected = entered();
+      injected.cpu.set('RFLAGS', 0x1_0002n);
+      injected.cpu.vmexit({ reason, originalEvent: SYSCALL });
+      expect(injected.read('vmExitInstructionLength')).toBe(7n);
+      expect(injected.read('guestRflags')).toBe(2n);
+    }
+    const executed = entered();
+    executed.cpu.vmexit({ reason: 0, event: exception(13, true), originalEvent: SYSCALL + 1 });
+    expect(executed.read('vmExitInstructionLength')).toBe(2n);
+  });
 });
 
 describe('bits of the exit reason', () => {

@@ -327,6 +327,54 @@ describe('the list of hazards', () => {
     }
   });
 
+  it('a VMCS that may be corrupted is sound again after VMCLEAR once every field is written again', () => {
+    const machine = rootMachine({ cpus: 2 });
+    const [one, two] = [machine.cpu(0), machine.cpu(1)];
+    launchable(one, A);
+    succeeds(one.vmxoff());
+    succeeds(two.vmclear(a));
+    succeeds(two.vmptrld(a));
+    expect(machine.hazards.map((h) => h.id)).toEqual(['vmcs.left-active']);
+    two.vmlaunch();
+    expect(machine.hazards.map((h) => h.id)).toEqual(['vmcs.left-active', 'vmcs.corrupted-use']);
+    expect(machine.hazards[1]?.detail).toContain('was active on CPU 0 at VMXOFF');
+    launchable(two, A);
+    expect(two.vmlaunch().kind).toBe('VMentry');
+    two.vmexit(CPUID_EXIT);
+    succeeds(two.vmclear(a));
+    succeeds(two.vmptrld(a));
+    expect(machine.hazards).toHaveLength(2);
+  });
+
+  it('and not while another processor still holds data of it', () => {
+    const machine = rootMachine({ cpus: 2 });
+    const [one, two] = [machine.cpu(0), machine.cpu(1)];
+    current(machine);
+    succeeds(two.vmptrld(a));
+    succeeds(two.vmclear(a));
+    succeeds(two.vmptrld(a));
+    expect(machine.hazards.map((h) => h.id)).toEqual(['vmcs.active-elsewhere', 'vmcs.corrupted-use']);
+    succeeds(two.vmclear(a));
+    succeeds(one.vmclear(a));
+    succeeds(two.vmptrld(a));
+    expect(machine.hazards).toHaveLength(2);
+  });
+
+  it('the PID-pointer table of a running guest is watched to its last entry', () => {
+    const machine = rootMachine();
+    const cpu = machine.cpu(0);
+    const fields = {
+      pidPointerTableAddress: BigInt(BITMAP),
+      lastPidPointerIndex: 2n,
+      virtualApicAddress: 0x50_0000n,
+    };
+    launched(cpu, A, fields, ['proc.useTprShadow', 'proc3.ipiVirtualization']);
+    cpu.store64(BITMAP + 24, 0n);
+    expect(machine.hazards).toEqual([]);
+    cpu.store64(BITMAP + 16, 0n);
+    expect(machine.hazards.map((h) => h.id)).toEqual(['structure.modified-in-use']);
+  });
+
   it('a launch that fails is no launch: trying again after a correction is no needless migration', () => {
     const machine = rootMachine();
     const cpu = machine.cpu(0);

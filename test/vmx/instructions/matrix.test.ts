@@ -315,6 +315,14 @@ describe('VMX instructions in every mode, privilege level and kind of VMX operat
     expect(cpu.vmptrst().pointer).toBe(NO_POINTER);
   });
 
+  it('inside SMX operation A20M stays blocked after VMXOFF', () => {
+    const s: State = { operation: 'root', mode: '64-bit', cpl: 0, current: 'clear' };
+    const cpu = benchFor(s).begin(s, 0n);
+    cpu.set('inSmx', 1n);
+    expect(cpu.vmxoff()).toEqual(SUCCEED);
+    expect(cpu.unit.vmx.a20mBlocked).toBe(true);
+  });
+
   it('VMCLEAR (§33.3): address, then VMXON pointer; the revision is not looked at', () => {
     for (const s of STATES) {
       for (const [name, operand] of Object.entries(POINTERS)) {
