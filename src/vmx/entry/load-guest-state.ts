@@ -2,7 +2,6 @@
  * Loading of guest state (SDM §29.3.2) and updating of non-register state (§29.7). Registers that are
  * always loaded whole are slot-to-slot copies; what has a rule of its own follows.
  */
-import { fitsWidth } from '../../bits/address.ts';
 import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
@@ -202,7 +201,10 @@ function loadUnusableSegments(words: Uint32Array): void {
   if ((words[2 * ES_RIGHTS] as number) & AR_UNUSABLE) words[2 * ES_BASE + 1] = 0;
 }
 
-/** SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on. */
+/**
+ * SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on.
+ * Without Intel 64 the control is 0 and so are both bits.
+ */
 function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
   const { words } = p.cpu;
   const efer = 2 * R.IA32_EFER;
@@ -211,7 +213,6 @@ function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
     words[efer + 1] = copy.words[2 * F.guestIa32Efer + 1] as number;
     return;
   }
-  if (!p.cpu.features.intel64) return;
   const paging = ((words[2 * R.CR0] as number) >>> CR0.PG) & 1;
   const follows = (1 << EFER.LMA) | (paging ? 1 << EFER.LME : 0);
   const value = isOn(copy, p.capabilities, IA32E_MODE_GUEST) ? follows : 0;
@@ -310,9 +311,7 @@ function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
   const status = copy.words[2 * F.guestInterruptStatus] as number;
   vmx.rvi = status & 0xff;
   vmx.svi = status >>> 8;
-  const address = copy.quads[F.virtualApicAddress] as bigint;
-  if (!fitsWidth(address, 52)) return;
-  const page = Number(address);
+  const page = Number(copy.quads[F.virtualApicAddress] as bigint);
   const vtpr = cpu.memory.read32(page + VTPR) & 0xff;
   const vppr = vtpr >>> 4 >= vmx.svi >>> 4 ? vtpr : vmx.svi & 0xf0;
   cpu.memory.write32(page + VPPR, vppr);

@@ -1,6 +1,7 @@
-/** The environment of entry checks on a processor of a machine: everything is known. */
+/** The environment of entry checks on a processor of a machine with a current VMCS: everything is known. */
 import { bit } from '../../bits/u64.ts';
 import { Register } from '../../cpu/registers.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 import type { EntryEnvironment } from './check-context.ts';
 
@@ -13,7 +14,7 @@ export function environmentOf(p: VmxProcessor): EntryEnvironment {
     paePaging: () => cpu.paePaging,
     cr3: () => cpu.read('CR3'),
     tmeReduction: () => tmeReduction(p),
-    currentVmcs: () => (vmx.current === undefined ? 0xffff_ffff_ffff_ffffn : BigInt(vmx.current.address)),
+    currentVmcs: () => BigInt((vmx.current as ProcessorCopy).address),
     read32: (address) => cpu.memory.read32(address),
     read64: (address) => cpu.memory.read64(address),
   };
