@@ -12,6 +12,10 @@ export default defineConfig({
       provider: 'v8',
       include: ['src/**/*.ts'],
       reporter: ['text-summary', 'json-summary', 'html'],
+      thresholds: {
+        'src/vmcs/**': { lines: 100, branches: 100 },
+        'src/vmx/entry/**': { lines: 100, branches: 100 },
+      },
     },
   },
 });

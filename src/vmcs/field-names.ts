@@ -1049,7 +1049,7 @@ const byEncoding = new Map<number, FieldReference>();
 
 function register(name: string, reference: FieldReference): void {
   const key = normalise(name);
-  if (key !== '' && !byName.has(key)) byName.set(key, reference);
+  if (!byName.has(key)) byName.set(key, reference);
 }
 
 for (const field of FIELDS) {
@@ -1063,14 +1063,13 @@ for (const field of FIELDS) {
 for (const namesOf of [(f: VmcsField) => [f.key, f.name], (f: VmcsField) => FIELD_ALIASES[f.key]]) {
   for (const field of FIELDS) {
     const full = byEncoding.get(field.encoding) as FieldReference;
-    const high = field.highEncoding === undefined ? undefined : byEncoding.get(field.highEncoding);
+    const high = byEncoding.get(field.highEncoding ?? -1);
     for (const name of namesOf(field)) {
-      const plain = name.replace(/ *\(.*\)/, '');
-      const short = /\((\w+)\)/.exec(name)?.[1] ?? '';
-      for (const spelling of [name, plain, short]) {
+      const short = /\((\w+)\)/.exec(name)?.[1];
+      for (const spelling of short === undefined ? [name] : [name, name.replace(/\(.*\)/, ''), short]) {
         register(spelling, full);
         register(`${spelling}_full`, full);
-        if (high && spelling !== '') register(`${spelling.replace(/_FULL$/, '')}_high`, high);
+        if (high) register(`${spelling.replace(/_FULL$/, '')}_high`, high);
       }
     }
   }
@@ -1091,8 +1090,7 @@ export function findField(query: string | number): FieldReference | undefined {
   const byItsName = byName.get(normalise(query));
   if (byItsName) return byItsName;
   const digits = /^(?:0x([0-9a-f]{1,8})|([0-9a-f]{1,8})h?)$/i.exec(query.trim());
-  const encoding = digits?.[1] ?? digits?.[2];
-  return encoding === undefined ? undefined : byEncoding.get(Number.parseInt(encoding, 16));
+  return byEncoding.get(Number.parseInt(digits?.[1] ?? digits?.[2] ?? '', 16));
 }
 
 /** Every field one of whose names contains `text` (spelling as in {@link findField}). */

@@ -34,9 +34,10 @@ const ARRANGEMENTS: readonly Arrangement[] = [
   'narrowest-first',
 ];
 
+/** `fields` come in the order of the catalogue. */
 function arrange(fields: VmcsField[], revision: number): VmcsField[] {
   const arrangement = ARRANGEMENTS[revision & 3] as Arrangement;
-  if (arrangement === 'widest-first') return fields.sort((a, b) => b.bits - a.bits || a.slot - b.slot);
+  if (arrangement === 'widest-first') return fields.sort((a, b) => b.bits - a.bits);
   if (arrangement === 'narrowest-first') return fields.sort((a, b) => a.bits - b.bits || b.slot - a.slot);
   if (arrangement === 'scattered') {
     const random = new Prng(revision);
@@ -66,7 +67,7 @@ export function regionFormat(
     revision,
   );
   // Rotating the arrangement by the revision keeps two revisions with one arrangement apart.
-  const turn = fields.length === 0 ? 0 : (revision >>> 2) % fields.length;
+  const turn = (revision >>> 2) % Math.max(1, fields.length);
   const order = [...fields.slice(turn), ...fields.slice(0, turn)];
   const downwards = (revision & 1) === 1;
 

@@ -53,7 +53,7 @@ export function writeLaunchState(page: RegionPage, format: RegionFormat, state: 
 export function loadFields(page: RegionPage, format: RegionFormat, words: Uint32Array): void {
   for (let slot = 0; slot < FIELD_COUNT; slot++) {
     const offset = format.offsets[slot] as number;
-    if (offset < 0) continue;
+    if (offset === -1) continue;
     const bits = (FIELDS[slot] as { bits: number }).bits;
     words[2 * slot] = bits === 16 ? (page.u16[offset >> 1] as number) : (page.u32[offset >> 2] as number);
     words[2 * slot + 1] = bits === 64 ? (page.u32[(offset >> 2) + 1] as number) : 0;
@@ -68,7 +68,7 @@ export function storeFields(page: RegionPage, format: RegionFormat, words: Uint3
 /** Copies one field of `words` into the region. */
 export function storeField(page: RegionPage, format: RegionFormat, words: Uint32Array, slot: number): void {
   const offset = format.offsets[slot] as number;
-  if (offset < 0) return;
+  if (offset === -1) return;
   const bits = (FIELDS[slot] as { bits: number }).bits;
   if (bits === 16) {
     page.u16[offset >> 1] = words[2 * slot] as number;

@@ -40,7 +40,7 @@ describe('field encodings (SDM Table 27-22)', () => {
     expect(ALL.filter((encoding) => findField(encoding) !== undefined)).toHaveLength(282);
   });
 
-  it.each([-2, 0x8000, 0x1_0000, 0x1_0000_681e, 1.5, Number.NaN])('refuses %d', (encoding) => {
+  it.each([-2, -0x2000, 0x8000, 0x1_0000, 0x1_0000_681e, 1.5, Number.NaN])('refuses %d', (encoding) => {
     expect(decodeEncoding(encoding)).toBeUndefined();
     expect(findField(encoding)).toBeUndefined();
   });

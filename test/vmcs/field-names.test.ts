@@ -68,10 +68,43 @@ describe('names in the manual and in other software', () => {
     expect(findField('HLATP_high')?.encoding).toBe(0x2041);
   });
 
-  it.each(['', '   ', 'no such field', '0x', '0x681f', '1000h', '681e6h', '0x100006402', 'guestRip_high'])(
-    'finds nothing for %j',
-    (query) => expect(findField(query)).toBeUndefined(),
+  it.each(FIELDS.flatMap((f) => (f.name.endsWith(')') ? [[f.name, f] as const] : [])))(
+    '%s with the short name, without it, or by it alone',
+    (name, field) => {
+      const [long, short] = name.slice(0, -1).split(' (') as [string, string];
+      for (const query of [name, long, short]) {
+        expect(findField(query)).toMatchObject({ field, access: 'full' });
+        expect(findField(`${query}_full`)).toMatchObject({ field, access: 'full' });
+        const high = field.highEncoding === undefined ? undefined : { field, encoding: field.highEncoding };
+        if (high === undefined) expect(findField(`${query}_high`)).toBeUndefined();
+        else expect(findField(`${query}_high`)).toMatchObject(high);
+      }
+    },
   );
+
+  it.each(['681e', '681E', '681eh', '681EH', '0x681e', '0X0000681E', ' 0x681e\n'])(
+    'reads the encoding %j',
+    (query) => expect(findField(query)?.field.key).toBe('guestRip'),
+  );
+
+  it.each([
+    '',
+    '   ',
+    '_',
+    'full',
+    'high',
+    '_high',
+    'no such field',
+    '0x681e 0x681c',
+    '0x0000681e0',
+    'x681e',
+    '0x',
+    '0x681f',
+    '1000h',
+    '681e6h',
+    '0x100006402',
+    'guestRip_high',
+  ])('finds nothing for %j', (query) => expect(findField(query)).toBeUndefined());
 });
 
 describe('search', () => {

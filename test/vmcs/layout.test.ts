@@ -104,4 +104,51 @@ describe('region formats', () => {
   it.each([0, 1, 2, 3])('need 16 bytes without any field (revision %i)', (r) => {
     expectSound(regionFormat(r, 16, () => false));
   });
+
+  /** Slots in the order of their places, from the end of the region where the format grows downwards. */
+  const order = (r: number) => {
+    const { offsets } = regionFormat(r, 4096, everything);
+    const slots = FIELDS.map((f) => f.slot).sort((a, b) => (offsets[a] as number) - (offsets[b] as number));
+    return r & 1 ? slots.reverse() : slots;
+  };
+  const bits = (slot: number) => FIELDS[slot]?.bits as number;
+  const slots = FIELDS.map((f) => f.slot);
+
+  it.each([
+    [0, 'widest first, upwards', [...slots].sort((a, b) => bits(b) - bits(a) || a - b)],
+    [1, 'as catalogued, downwards', slots],
+    [
+      3,
+      'narrowest first and last of the catalogue first, downwards',
+      [...slots].sort((a, b) => bits(a) - bits(b) || b - a),
+    ],
+  ] as const)('arrange revision %i %s', (r, _, expected) => {
+    expect(order(r)).toEqual(expected);
+  });
+
+  it.each([0, 1, 3])('begin further on in the arrangement of %i with every fourth revision', (r) => {
+    const first = order(r);
+    for (const turn of [1, 2, FIELD_COUNT - 1, FIELD_COUNT]) {
+      const from = turn % FIELD_COUNT;
+      expect(order(r + 4 * turn)).toEqual([...first.slice(from), ...first.slice(0, from)]);
+    }
+  });
+
+  it('scatter the fields of revision 2', () => {
+    const neighbours = order(2).filter((slot, i, all) => Math.abs(slot - (all[i + 1] ?? slot)) === 1);
+    expect(neighbours.length).toBeLessThan(FIELD_COUNT / 10);
+  });
+
+  it.each([
+    [0, [1256, 1258, 1260, 1262], 789942112],
+    [1, [4094, 4092, 4090, 4088], 3246881400],
+    [2, [1208, 1312, 1020, 900], 3340511022],
+    [3, [4048, 4050, 4052, 4054], 2543389768],
+    [6, [1444, 300, 648, 1096], 2820912644],
+    [0x4d58_0092, [350, 976, 1092, 352], 2428565000],
+  ])('stay as they are: regions written earlier in revision %i are read', (r, first, sum) => {
+    const { offsets } = regionFormat(r, 4096, everything);
+    expect([...offsets.subarray(0, 4)]).toEqual(first);
+    expect(offsets.reduce((hash, offset) => (Math.imul(hash, 31) + offset) >>> 0, 0)).toBe(sum);
+  });
 });

@@ -21,6 +21,8 @@ describe("a processor's copy of a VMCS", () => {
       isShadow: false,
       launchState: LaunchState.Undefined,
       unverified: ALL_UNVERIFIED,
+      verifiedReduction: -1,
+      verifiedState: -1,
     });
     expect(copy.quads.every((quad) => quad === 0n)).toBe(true);
   });
