@@ -1,0 +1,166 @@
+/**
+ * The devices of a PC on one port bus, wired to each other: interrupt lines, the A20 gate and requests
+ * to stop. Everything runs on the virtual time that the machine gives.
+ */
+import { bytesAboveHole, memoryMap, upperKib } from '../memory-map.ts';
+import { DebugConsole } from './debug-console.ts';
+import { FirmwareConfiguration } from './firmware-configuration.ts';
+import { InterruptControllers } from './interrupt-controllers.ts';
+import { IntervalTimer } from './interval-timer.ts';
+import { type A20Gate, KeyboardController } from './keyboard-controller.ts';
+import type { MachineStop } from './machine-stop.ts';
+import { PciHost } from './pci-host.ts';
+import { PortBus } from './port-bus.ts';
+import type { VirtualTime } from './port-device.ts';
+import { RealTimeClock } from './real-time-clock.ts';
+import { SerialPort } from './serial-port.ts';
+import { ExitPort, ShutdownPort } from './stop-ports.ts';
+import { SystemControlPort } from './system-control-port.ts';
+
+/** 1 January 2026, 00:00:00. */
+export const DEFAULT_DATE = 1_767_225_600;
+
+export interface PlatformOptions {
+  /** RAM in bytes. */
+  readonly ramSize: number;
+  readonly cpus: number;
+  readonly now: VirtualTime;
+  /** Date at power-up in seconds since 1970; {@link DEFAULT_DATE} if left out. */
+  readonly date?: number;
+  readonly commandLine?: string;
+  /** A byte left through the serial port. */
+  readonly serial?: (byte: number) => void;
+  /** A byte was written to the debug console. */
+  readonly debugConsole?: (byte: number) => void;
+  /** The A20 gate was switched. */
+  readonly a20?: (enabled: boolean) => void;
+}
+
+export interface PlatformSnapshot {
+  readonly devices: readonly unknown[];
+  readonly stop: MachineStop | undefined;
+  readonly a20: boolean;
+}
+
+const nobody = () => {};
+
+export class Platform {
+  readonly bus: PortBus;
+  readonly serial: SerialPort;
+  readonly interrupts: InterruptControllers;
+  readonly timer: IntervalTimer;
+  readonly clock: RealTimeClock;
+  readonly #a20: A20Gate;
+  #stop: MachineStop | undefined;
+
+  constructor(options: PlatformOptions) {
+    const { now } = options;
+    const stop = (request: MachineStop) => {
+      this.#stop ??= request;
+    };
+    this.#a20 = gate(options.a20 ?? nobody);
+    this.interrupts = new InterruptControllers(() => this.update());
+    this.timer = new IntervalTimer(now, this.interrupts.line(0));
+    this.serial = new SerialPort(options.serial ?? nobody, this.interrupts.line(4));
+    this.clock = new RealTimeClock(
+      now,
+      this.interrupts.line(8),
+      options.date ?? DEFAULT_DATE,
+      cmosContents(options),
+    );
+    this.bus = new PortBus([
+      this.serial,
+      new DebugConsole(options.debugConsole ?? nobody),
+      new ExitPort(stop),
+      new ShutdownPort(stop),
+      new FirmwareConfiguration({
+        ramSize: options.ramSize,
+        cpus: options.cpus,
+        commandLine: options.commandLine ?? '',
+        files: new Map([['etc/e820', e820Table(options.ramSize)]]),
+      }),
+      this.interrupts,
+      this.timer,
+      this.clock,
+      new KeyboardController(stop, this.#a20, this.interrupts.line(1), this.interrupts.line(12)),
+      new SystemControlPort(stop, this.#a20),
+      new PciHost(stop),
+    ]);
+  }
+
+  /** The first request to stop that a device received, if any. */
+  get stop(): MachineStop | undefined {
+    return this.#stop;
+  }
+
+  /** Brings what depends on time, and the interrupt lines it drives, up to the present. */
+  update(): void {
+    this.timer.update();
+    this.clock.update();
+  }
+
+  /** Virtual time of the next event that may interrupt, or undefined. */
+  nextEvent(): number | undefined {
+    const times = [this.timer.nextEvent(), this.clock.nextEvent()].filter((t) => t !== undefined);
+    return times.length === 0 ? undefined : Math.min(...times);
+  }
+
+  snapshot(): PlatformSnapshot {
+    return { devices: this.bus.snapshot(), stop: this.#stop, a20: this.#a20.enabled };
+  }
+
+  restore(snapshot: PlatformSnapshot): void {
+    this.#a20.enabled = snapshot.a20;
+    this.bus.restore(snapshot.devices);
+    this.#stop = snapshot.stop;
+  }
+}
+
+/** A gate, open at first, that tells when it is switched. */
+function gate(changed: (enabled: boolean) => void): A20Gate {
+  let on = true;
+  return {
+    get enabled() {
+      return on;
+    },
+    set enabled(value: boolean) {
+      if (value !== on) changed(value);
+      on = value;
+    },
+  };
+}
+
+/** What firmware leaves in battery-backed memory: sizes of memory, equipment, number of processors. */
+function cmosContents({ ramSize, cpus }: PlatformOptions): readonly (readonly [number, number])[] {
+  const MOST = 0xffff;
+  const extended = Math.min(upperKib(ramSize), MOST);
+  const above16 = Math.min(Math.max(0, Math.floor((upperKib(ramSize) - 15 * 1024) / 64)), MOST);
+  const above4g = Math.floor(bytesAboveHole(ramSize) / 0x1_0000);
+  const word = (register: number, value: number): readonly (readonly [number, number])[] => [
+    [register, value & 0xff],
+    [register + 1, (value >> 8) & 0xff],
+  ];
+  return [
+    [0x14, 0x02],
+    ...word(0x15, 640),
+    ...word(0x17, extended),
+    ...word(0x30, extended),
+    ...word(0x34, above16),
+    ...word(0x5b, above4g & 0xffff),
+    [0x5d, (above4g >> 16) & 0xff],
+    [0x5f, cpus - 1],
+  ];
+}
+
+/** The memory map as firmware tells it: start, length and type (1 usable, 2 reserved) of each range. */
+function e820Table(ramSize: number): Uint8Array {
+  const ranges = memoryMap(ramSize);
+  const bytes = new Uint8Array(20 * ranges.length);
+  const view = new DataView(bytes.buffer);
+  ranges.forEach(({ start, end, kind }, index) => {
+    view.setBigUint64(20 * index, BigInt(start), true);
+    view.setBigUint64(20 * index + 8, BigInt(end - start), true);
+    view.setUint32(20 * index + 16, kind === 'usable' ? 1 : 2, true);
+  });
+  return bytes;
+}
