@@ -1,0 +1,19 @@
+/** The templates, and the cases that a seed makes of them. */
+import { CaseBuilder } from './case-builder.ts';
+import type { NativeCase } from './native-case.ts';
+import { ARITHMETIC } from './templates/arithmetic.ts';
+import { BITS } from './templates/bits.ts';
+import { CONTROL } from './templates/control.ts';
+import { MOVES } from './templates/moves.ts';
+import type { Template } from './templates/template.ts';
+
+export const INTEGER_TEMPLATES: readonly Template[] = [...ARITHMETIC, ...BITS, ...MOVES, ...CONTROL];
+
+export const TEMPLATES: readonly Template[] = [...INTEGER_TEMPLATES];
+
+/** The case that `seed` makes of a template. */
+export function makeCase(template: Template, seed: number): NativeCase {
+  const builder = new CaseBuilder(template.name, seed);
+  template.build(builder);
+  return builder.finish();
+}
