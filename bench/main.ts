@@ -4,16 +4,16 @@
  */
 import Table from 'cli-table3';
 import { Command } from 'commander';
-import { ExitReason, FIELDS, Field, Machine } from '../src/index.ts';
+import { ExitReason, FIELDS, Field, type FieldName, Machine } from '../src/index.ts';
 import { LAUNCHED, launch, vmcsAddress } from './guest.ts';
-import { allocatedBytes, nanoseconds } from './measure.ts';
+import { allocatedBytes, type Measurement, measure } from './measure.ts';
+import { scalingRows } from './scaling.ts';
 
-const OPERATIONS = 1_000_000;
+const OPERATIONS = 200_000;
+const FEW = 10_000;
 
-interface Row {
+interface Row extends Measurement {
   readonly name: string;
-  readonly nanoseconds: number;
-  readonly floors: number;
   readonly bar?: number;
   readonly bytes?: number;
 }
@@ -25,7 +25,7 @@ const options = new Command('bench')
   .opts<{ json?: boolean }>();
 
 /** Sixteen fields of every width, as a mixed workload. */
-const MIXED = [
+const MIXED: readonly FieldName[] = [
   'guestRip',
   'guestRsp',
   'guestRflags',
@@ -42,195 +42,145 @@ const MIXED = [
   'guestIa32Efer',
   'hostRsp',
   'injectedEventIdentification',
-] as const;
-const encodings = (names: readonly string[]) =>
-  Uint32Array.from(names, (n) => (FIELDS[Field[n as keyof typeof Field]] as { encoding: number }).encoding);
-
-function floorOf(list: Uint32Array): number {
-  const words = new Uint32Array(2 * FIELDS.length).map((_, i) => i);
-  const registers = new Uint32Array(64).fill(2);
-  const table = new Int16Array(0x8000).fill(-1);
-  for (const f of FIELDS) table[f.encoding] = f.slot;
-  const mask = list.length - 1;
-  return nanoseconds(() => {
-    for (let i = 0; i < OPERATIONS; i++) {
-      registers[2] = list[i & mask] as number;
-      const slot = table[registers[2] as number] as number;
-      if (slot < 0) throw new Error('unreachable');
-      registers[0] = words[2 * slot] as number;
-      registers[1] = words[2 * slot + 1] as number;
-      registers[34] = (registers[34] as number) & ~0x8d5;
-    }
-  }, OPERATIONS);
-}
-
-const rows: Row[] = [];
-const machine = new Machine({ cpus: 2, hazards: 'report' });
-const cpu = machine.cpu(0);
-launch(machine, 0);
-cpu.vmexit({ reason: ExitReason.Cpuid, instructionLength: 2 });
-cpu.set('RCX', 0n);
-
-const floor = floorOf(encodings(MIXED));
-const add = (name: string, ns: number, extra: Partial<Row> = {}) =>
-  rows.push({ name, nanoseconds: ns, floors: ns / floor, ...extra });
-add('floor: table look-up and copy', floor);
-
-const { unit } = cpu;
-const words = cpu.processor.words;
-const SETS: [string, readonly string[]][] = [
+];
+const SETS: [string, readonly FieldName[]][] = [
   ['16 bits', ['guestCsSelector']],
   ['32 bits', ['guestCsAccessRights']],
   ['64 bits', ['tscOffset']],
   ['natural width', ['guestRip']],
   ['mixed over 16 fields', MIXED],
 ];
-/** VMREADs with the encodings of `list` in turn; a power of two of them. */
-function readAll(target: typeof unit, registers: Uint32Array, list: Uint32Array): void {
-  const mask = list.length - 1;
+
+const machine = new Machine({ cpus: 2, hazards: 'report' });
+const cpu = machine.cpu(0);
+launch(machine, 0);
+cpu.vmexit({ reason: ExitReason.Cpuid, instructionLength: 2 });
+cpu.set('RCX', 0n);
+
+// The loops of the floor and of its subjects have one shape: all they touch is constant to them.
+const { unit } = cpu;
+const registers = cpu.processor.words;
+const encodings = new Uint32Array(16);
+const floorRegisters = new Uint32Array(2 * 256);
+const floorFields = new Uint32Array(2 * FIELDS.length).map((_, i) => i);
+const floorTable = new Int16Array(0x8000).fill(-1);
+for (const field of FIELDS) floorTable[field.encoding] = field.slot;
+
+function floorLoop(): void {
   for (let i = 0; i < OPERATIONS; i++) {
-    registers[2] = list[i & mask] as number;
-    target.vmreadRegister(1, 0);
+    floorRegisters[2] = encodings[i & 15] as number;
+    const slot = floorTable[floorRegisters[2] as number] as number;
+    if (slot < 0) throw new Error('unreachable');
+    floorRegisters[0] = floorFields[2 * slot] as number;
+    floorRegisters[1] = floorFields[2 * slot + 1] as number;
+    floorRegisters[34] = (floorRegisters[34] as number) & ~0x8d5;
   }
 }
 
-function writeAll(target: typeof unit, registers: Uint32Array, list: Uint32Array): void {
-  const mask = list.length - 1;
+function readLoop(): void {
   for (let i = 0; i < OPERATIONS; i++) {
-    registers[2] = list[i & mask] as number;
-    target.vmwriteRegister(1, 0);
+    registers[2] = encodings[i & 15] as number;
+    unit.vmreadRegister(1, 0);
   }
 }
 
-for (const [name, fields] of SETS) {
-  const list = encodings(fields);
-  const read = () => readAll(unit, words, list);
-  add(`VMREAD ${name}, into a register`, nanoseconds(read, OPERATIONS), {
-    bar: 2,
-    bytes: allocatedBytes(read, OPERATIONS),
+function writeLoop(): void {
+  for (let i = 0; i < OPERATIONS; i++) {
+    registers[2] = encodings[i & 15] as number;
+    unit.vmwriteRegister(1, 0);
+  }
+}
+
+const FLOOR = { run: floorLoop, operations: OPERATIONS };
+const rows: Row[] = [];
+
+function add(
+  name: string,
+  operations: number,
+  run: () => void,
+  extra: { bar?: number; allocation?: boolean } = {},
+): void {
+  const batch = { run, operations };
+  const { bar, allocation } = extra;
+  rows.push({
+    name,
+    ...measure(batch, FLOOR, operations < 1000 ? 15 : 40),
+    ...(bar === undefined ? {} : { bar }),
+    ...(allocation ? { bytes: allocatedBytes(batch) } : {}),
   });
 }
-const saved = cpu.unit.vmx.current?.words.slice();
-for (const [name, fields] of SETS) {
-  const list = encodings(fields);
-  const write = () => writeAll(unit, words, list);
-  add(`VMWRITE ${name}, from a register`, nanoseconds(write, OPERATIONS), {
-    bar: 2,
-    bytes: allocatedBytes(write, OPERATIONS),
-  });
+
+function use(names: readonly FieldName[]): void {
+  for (let i = 0; i < 16; i++) {
+    encodings[i] = (FIELDS[Field[names[i % names.length] as FieldName]] as { encoding: number }).encoding;
+  }
 }
-if (saved) cpu.unit.vmx.current?.words.set(saved);
-const few = OPERATIONS / 10;
-add(
-  'VMREAD guest RIP, at the API',
-  nanoseconds(() => {
-    for (let i = 0; i < few; i++) cpu.vmread(0x681e);
-  }, few),
-);
-add(
-  'VMWRITE guest RSP, at the API',
-  nanoseconds(() => {
-    for (let i = 0; i < few; i++) cpu.vmwrite(0x681c, 0x1000n);
-  }, few),
-);
+
+use(MIXED);
+add('floor: table look-up and copy', OPERATIONS, floorLoop);
+const HOT = { bar: 2, allocation: true };
+for (const [name, fields] of SETS) {
+  use(fields);
+  add(`VMREAD ${name}, into a register`, OPERATIONS, readLoop, HOT);
+}
+const saved = unit.vmx.current?.words.slice();
+for (const [name, fields] of SETS) {
+  use(fields);
+  add(`VMWRITE ${name}, from a register`, OPERATIONS, writeLoop, HOT);
+}
+if (saved) unit.vmx.current?.words.set(saved);
+use(MIXED);
+add('VMREAD guest RIP, at the API', FEW, () => {
+  for (let i = 0; i < FEW; i++) cpu.vmread(0x681e);
+});
+add('VMWRITE guest RSP, at the API', FEW, () => {
+  for (let i = 0; i < FEW; i++) cpu.vmwrite(0x681c, 0x1000n);
+});
 
 const request = { reason: ExitReason.ExternalInterrupt } as const;
 const roundTrip = () => {
-  for (let i = 0; i < few; i++) {
+  for (let i = 0; i < FEW; i++) {
     unit.enter('VMRESUME');
     unit.exit(request);
   }
 };
-add('VMRESUME + exit, unchanged VMCS', nanoseconds(roundTrip, few), {
-  bar: 350,
-  bytes: allocatedBytes(roundTrip, few),
+add('VMRESUME + exit, unchanged VMCS', FEW, roundTrip, { bar: 350, allocation: true });
+const launches = 500;
+const region = BigInt(vmcsAddress(0));
+add('VMCLEAR + VMPTRLD + VMLAUNCH + exit', launches, () => {
+  for (let i = 0; i < launches; i++) {
+    cpu.vmclear(region);
+    cpu.vmptrld(region);
+    unit.enter('VMLAUNCH');
+    unit.exit(request);
+  }
 });
-const launches = 20_000;
-add(
-  'VMCLEAR + VMPTRLD + VMLAUNCH + exit',
-  nanoseconds(() => {
-    for (let i = 0; i < launches; i++) {
-      cpu.vmclear(BigInt(vmcsAddress(0)));
-      cpu.vmptrld(BigInt(vmcsAddress(0)));
-      unit.enter('VMLAUNCH');
-      unit.exit(request);
-    }
-  }, launches),
-);
-add(
-  'migration: VMCLEAR on one CPU, VMPTRLD on the other',
-  (() => {
-    const [a, b] = [machine.cpu(0), machine.cpu(1)];
-    LAUNCHED.prepareRoot(machine, 1);
-    let from = a;
-    let to = b;
-    return nanoseconds(() => {
-      for (let i = 0; i < launches; i++) {
-        from.vmclear(BigInt(vmcsAddress(0)));
-        to.vmptrld(BigInt(vmcsAddress(0)));
-        [from, to] = [to, from];
-      }
-    }, launches);
-  })(),
-);
-cpu.vmclear(BigInt(vmcsAddress(0)));
-machine.cpu(1).vmclear(BigInt(vmcsAddress(0)));
-cpu.vmptrld(BigInt(vmcsAddress(0)));
-add(
-  'explain: all checks of one VMCS',
-  nanoseconds(
-    () => {
-      for (let i = 0; i < 500; i++) cpu.explain();
-    },
-    500,
-    3,
-  ),
-);
+LAUNCHED.prepareRoot(machine, 1);
+let [from, to] = [machine.cpu(0), machine.cpu(1)];
+add('migration: VMCLEAR on one CPU, VMPTRLD on the other', launches, () => {
+  for (let i = 0; i < launches; i++) {
+    from.vmclear(region);
+    to.vmptrld(region);
+    [from, to] = [to, from];
+  }
+});
+cpu.vmclear(region);
+machine.cpu(1).vmclear(region);
+cpu.vmptrld(region);
+add('explain: all checks of one VMCS', 50, () => {
+  for (let i = 0; i < 50; i++) cpu.explain();
+});
 
-/** Cost of VMREAD on one of many CPUs with many VMCSs. */
-const scaling = [1, 16, 256].flatMap((cpus) =>
-  [1, 100, 10_000].map((vmcss) => {
-    const big = new Machine({ cpus, hazards: 'report' });
-    const last = cpus - 1;
-    LAUNCHED.prepareRoot(big, last);
-    const target = big.cpu(last);
-    for (let i = 0; i < vmcss; i++) {
-      const address = vmcsAddress(i);
-      big.memory.write32(address, target.capabilities.revision);
-      target.vmclear(BigInt(address));
-      target.vmptrld(BigInt(address));
-    }
-    const registers = target.processor.words;
-    const list = encodings(MIXED);
-    const read = nanoseconds(
-      () => {
-        for (let i = 0; i < few; i++) {
-          registers[2] = list[i & 15] as number;
-          registers[3] = 0;
-          target.unit.vmreadRegister(1, 0);
-        }
-      },
-      few,
-      5,
-    );
-    const load = nanoseconds(
-      () => {
-        for (let i = 0; i < 2_000; i++) target.vmptrld(BigInt(vmcsAddress(i % vmcss)));
-      },
-      2_000,
-      3,
-    );
-    return { cpus, vmcss, vmreadFloors: read / floor, vmptrldFloors: load / floor };
-  }),
-);
-
+const scaling = scalingRows();
 const bytesPerVmcs = cpu.unit.active.bytesPerVmcs;
-const bars = rows.filter((r) => r.bar !== undefined);
-const missed = bars.filter((r) => r.floors > (r.bar as number));
+const missed = rows.filter(
+  (r) => r.bar !== undefined && (r.floors > r.bar || (r.bytes !== undefined && r.bytes >= 1)),
+);
+const floorNanoseconds = (rows[0] as Row).nanoseconds;
 if (options.json) {
   console.log(
     JSON.stringify(
-      { floorNanoseconds: floor, rows, scaling, bytesPerVmcs, missed: missed.map((r) => r.name) },
+      { floorNanoseconds, rows, scaling, bytesPerVmcs, missed: missed.map((r) => r.name) },
       undefined,
       2,
     ),
@@ -247,10 +197,21 @@ if (options.json) {
     ]);
   }
   console.log(table.toString());
-  const scale = new Table({ head: ['CPUs', 'active VMCSs', 'VMREAD (floors)', 'VMPTRLD (floors)'] });
-  for (const s of scaling)
-    scale.push([s.cpus, s.vmcss, s.vmreadFloors.toFixed(2), s.vmptrldFloors.toFixed(2)]);
+  const scale = new Table({
+    head: ['CPUs', 'active VMCSs', 'VMREAD: ns', 'floors', 'VMPTRLD: ns', 'floors'],
+  });
+  for (const s of scaling) {
+    scale.push([
+      s.cpus,
+      s.vmcss,
+      s.vmread.nanoseconds.toFixed(2),
+      s.vmread.floors.toFixed(2),
+      s.vmptrld.nanoseconds.toFixed(0),
+      s.vmptrld.floors.toFixed(1),
+    ]);
+  }
   console.log(scale.toString());
+  console.log('In this second table each cost stands beside a floor of its own that touches as many VMCSs.');
   console.log(`memory per active VMCS: ${bytesPerVmcs} bytes of field data and bookkeeping on the processor`);
   console.log(missed.length === 0 ? 'all bars met' : `bars missed: ${missed.map((r) => r.name).join(', ')}`);
 }

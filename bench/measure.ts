@@ -1,24 +1,51 @@
-/** Timing for benches: the best of several rounds, so that a busy machine disturbs least. */
+/**
+ * Timing for benches. A subject and its floor run in turn in short rounds, and the best rounds of
+ * both are compared: whatever else the machine does can only make a round slower.
+ */
 
-/** Nanoseconds per operation of `batch`, which performs `operations` of them. */
-export function nanoseconds(batch: () => void, operations: number, rounds = 7): number {
-  batch();
-  batch();
-  let best = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < rounds; round++) {
-    const start = process.hrtime.bigint();
-    batch();
-    const elapsed = Number(process.hrtime.bigint() - start);
-    best = Math.min(best, elapsed / operations);
-  }
-  return best;
+export interface Measurement {
+  /** Nanoseconds per operation in the best round. */
+  readonly nanoseconds: number;
+  /** Cost in floors: best round of the subject over best round of its floor. */
+  readonly floors: number;
 }
 
-/** Bytes allocated per operation of `batch`, as the heap grows between collections. */
-export function allocatedBytes(batch: () => void, operations: number): number {
+function timed(batch: () => void, operations: number): number {
+  const start = process.hrtime.bigint();
   batch();
-  globalThis.gc?.();
-  const before = process.memoryUsage().heapUsed;
-  batch();
-  return Math.max(0, process.memoryUsage().heapUsed - before) / operations;
+  return Number(process.hrtime.bigint() - start) / operations;
+}
+
+/** A batch of something, and how many operations it performs. */
+export interface Batch {
+  readonly run: () => void;
+  readonly operations: number;
+}
+
+/** Cost of `subject` beside `floor`, after both have run a few times. */
+export function measure(subject: Batch, floor: Batch, rounds = 40): Measurement {
+  for (let i = 0; i < 4; i++) {
+    subject.run();
+    floor.run();
+  }
+  let nanoseconds = Number.POSITIVE_INFINITY;
+  let least = Number.POSITIVE_INFINITY;
+  for (let round = 0; round < rounds; round++) {
+    least = Math.min(least, timed(floor.run, floor.operations));
+    nanoseconds = Math.min(nanoseconds, timed(subject.run, subject.operations));
+  }
+  return { nanoseconds, floors: nanoseconds / least };
+}
+
+/** Bytes allocated per operation of `batch`, as the heap grows between collections; the least of three. */
+export function allocatedBytes(batch: Batch): number {
+  let least = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < 3; i++) {
+    batch.run();
+    globalThis.gc?.();
+    const before = process.memoryUsage().heapUsed;
+    batch.run();
+    least = Math.min(least, Math.max(0, process.memoryUsage().heapUsed - before) / batch.operations);
+  }
+  return least;
 }
