@@ -60,7 +60,17 @@ const DUMP_ENVIRONMENT: EntryEnvironment = {
 /** Rows that say what a processor is able to do, not what the fields mean together. */
 const CAPABILITY_ROW = /\.(?:allowed[01]|(?:[\w-]+-)?width)$|\.cr[04]\.fixed$|-unsupported$/;
 
+/** Rows on values that the processor of the dump holds itself. */
+const HOST_ROW = /^host\.cr[04]\.fixed$/;
+
 const ENTRY_FAILURE = 0x8000_0000;
+const NMI_QUALIFICATION = 3;
+/** What an exit qualification other than 0 blames (SDM §29.8). */
+const BLAMED: Readonly<Record<number, string>> = {
+  2: 'the PDPTEs',
+  3: 'injection of an NMI while blocking by STI is 1',
+  4: 'the VMCS link pointer',
+};
 
 /** How VM entry ended according to the machine, as far as entry checks can explain it. */
 type ReportedFailure = 7 | 8 | 'entry-failure';
@@ -75,6 +85,18 @@ function reportedFailure({ instructionError, exitReason }: Reported): ReportedFa
 
 function outcomeOf(row: EntryCheck): ReportedFailure {
   return row.consequence.kind === 'VMfailValid' ? row.consequence.error : 'entry-failure';
+}
+
+/**
+ * Does a row that fails end VM entry the way the machine reported? Of an NMI injected while blocking by
+ * STI the manual lets a processor report qualification 0 too.
+ */
+function explains(row: EntryCheck, wanted: ReportedFailure, { exitQualification }: Reported): boolean {
+  if (outcomeOf(row) !== wanted) return false;
+  if (row.consequence.kind === 'VMfailValid' || exitQualification === undefined) return true;
+  const { qualification } = row.consequence;
+  const reported = Number(exitQualification);
+  return qualification === reported || (qualification === NMI_QUALIFICATION && reported === 0);
 }
 
 function verdictOf(outcome: ReportedFailure | undefined): EntryVerdict {
@@ -113,14 +135,39 @@ function evaluateOn(
 const nameOf = new Map<string, string>(FIELDS.map((f) => [f.key, f.name]));
 
 /** What did the machine do that our rows should say too? */
-function agreement(reported: Reported, first: ReportedFailure | undefined): boolean | undefined {
+function agreement(
+  reported: Reported,
+  first: ReportedFailure | undefined,
+  failing: readonly EntryCheck[],
+): boolean | undefined {
   const failure = reportedFailure(reported);
-  if (failure !== undefined) return failure === first;
+  if (failure !== undefined) {
+    return failure === first && failing.some((row) => explains(row, failure, reported));
+  }
   const { instructionError, exitReason } = reported;
   if (instructionError !== undefined || exitReason === undefined) return undefined;
   if (exitReason >>> 0 >= ENTRY_FAILURE) return first === undefined ? undefined : false;
   // VMfail leaves the exit reason as it was, so that an ordinary one does not contradict it.
   return first === undefined ? true : first === 'entry-failure' ? false : undefined;
+}
+
+/** What the report says beyond which rows fail. */
+function phaseNotes(reported: Reported, failing: readonly EntryCheck[]): string[] {
+  const notes: string[] = [];
+  const wanted = reportedFailure(reported);
+  if (wanted === undefined) return notes;
+  if (failing.length > 0 && failing.every((row) => precedes(wanted, outcomeOf(row)))) {
+    const checked = wanted === 7 ? 'the checks on controls' : 'the checks on controls and host state';
+    notes.push(
+      `VM-instruction error ${wanted} ends VM entry with ${checked}: what fails here would have failed later and does not explain it`,
+    );
+  }
+  const qualification = Number(reported.exitQualification ?? 0n);
+  const blamed = wanted === 'entry-failure' ? BLAMED[qualification] : undefined;
+  if (blamed !== undefined && !failing.some((row) => explains(row, wanted, reported))) {
+    notes.push(`exit qualification ${qualification} blames ${blamed}; no check that could be made finds it`);
+  }
+  return notes;
 }
 
 function reportNotes({ values, reported, msrLists }: VmcsImage): string[] {
@@ -167,7 +214,7 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
     const slot = Field[field];
     words[2 * slot] = Number(value & 0xffff_ffffn);
     words[2 * slot + 1] = Number((value >> 32n) & 0xffff_ffffn);
-    known[slot] = 1;
+    known[slot] = image.doubtful?.has(field) ? 0 : 1;
   }
   const rows = allChecks();
   const profiles = profile === undefined ? SILICON_PROFILES : [profile];
@@ -179,10 +226,10 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
   const dependentRows = new Map<string, EntryCheck>();
   const unknown: UnknownCheck[] = [];
   let first: ReportedFailure | undefined;
-  const outcomes = new Set<ReportedFailure>();
+  const failing: EntryCheck[] = [];
   rows.forEach((row, i) => {
-    const failing = evaluations.filter((e) => e.verdicts[i]?.kind === 'fails');
-    if (failing.length === 0) {
+    const failsOn = evaluations.filter((e) => e.verdicts[i]?.kind === 'fails');
+    if (failsOn.length === 0) {
       const missing = new Set<string>();
       for (const { verdicts } of evaluations) {
         const verdict = verdicts[i] as Verdict;
@@ -191,36 +238,41 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
       if (missing.size > 0) unknown.push({ id: row.id, missing: [...missing] });
       return;
     }
-    const example = failing.find((e) => e.inconsistencies === fewest) ?? (failing[0] as Evaluation);
+    const example = failsOn.find((e) => e.inconsistencies === fewest) ?? (failsOn[0] as Evaluation);
     example.context.begin();
     const failure = explainFailure(row, example.context);
-    if (failing.length === evaluations.length) {
+    if (failsOn.length === evaluations.length) {
       first ??= outcomeOf(row);
-      outcomes.add(outcomeOf(row));
+      failing.push(row);
       failures.push(failure);
       return;
     }
     dependentRows.set(row.id, row);
     cpuDependent.push({
       ...failure,
-      failsOn: failing.map((e) => e.profile.name),
+      failsOn: failsOn.map((e) => e.profile.name),
       holdsOn: evaluations
         .filter((e) => ['holds', 'does-not-apply'].includes((e.verdicts[i] as Verdict).kind))
         .map((e) => e.profile.name),
     });
   });
 
-  const likely = evaluations.filter((e) => e.inconsistencies === fewest).map((e) => e.profile.name);
   const wanted = reportedFailure(image.reported);
-  const cause =
-    wanted === undefined || outcomes.has(wanted)
+  const causes =
+    wanted === undefined || failing.some((row) => explains(row, wanted, image.reported))
       ? []
       : likelyCauses(
-          cpuDependent.filter((d) => outcomeOf(dependentRows.get(d.id) as EntryCheck) === wanted),
-          likely,
+          [...dependentRows.values()].filter((row) => explains(row, wanted, image.reported)),
+          rows,
+          evaluations,
         );
+  const cause = causes.map((row) => row.id);
   const outcome = cause.length > 0 && precedes(wanted, first) ? wanted : first;
-  const notes = [...image.notes, ...reportNotes(image)];
+  const notes = [
+    ...image.notes,
+    ...reportNotes(image),
+    ...phaseNotes(image.reported, [...failing, ...causes]),
+  ];
   if (profile !== undefined) notes.push(...absentFields(image, profile));
   return {
     format: image.format,
@@ -233,18 +285,37 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
     cause,
     unknown,
     reported: image.reported,
-    agrees: agreement(image.reported, outcome),
+    agrees: agreement(image.reported, outcome, [...failing, ...causes]),
     consistentWith: evaluations.filter((e) => e.inconsistencies === 0).map((e) => e.profile.name),
     notes,
   };
 }
 
-/** Rows about the fields' meaning on the likeliest processors; failing those, on any; capabilities last. */
-function likelyCauses(candidates: readonly CpuDependentFailure[], likely: readonly string[]): string[] {
-  const meaning = candidates.filter((d) => !CAPABILITY_ROW.test(d.id));
-  const onLikely = meaning.filter((d) => d.failsOn.some((name) => likely.includes(name)));
-  const chosen = [onLikely, meaning, candidates].find((list) => list.length > 0) ?? [];
-  return chosen.map((d) => d.id);
+/**
+ * Rows about the fields' meaning, on the likeliest processors or else on any. Failing those, what the
+ * processor that violates fewest capabilities is not able to do.
+ */
+function likelyCauses(
+  candidates: readonly EntryCheck[],
+  rows: readonly EntryCheck[],
+  evaluations: readonly Evaluation[],
+): readonly EntryCheck[] {
+  const failsOn = (row: EntryCheck, e: Evaluation) => e.verdicts[rows.indexOf(row)]?.kind === 'fails';
+  const fewest = Math.min(...evaluations.map((e) => e.inconsistencies));
+  const meaning = candidates.filter((row) => !CAPABILITY_ROW.test(row.id));
+  const likely = evaluations.filter((e) => e.inconsistencies === fewest);
+  const onLikely = meaning.filter((row) => likely.some((e) => failsOn(row, e)));
+  if (meaning.length > 0) return onLikely.length > 0 ? onLikely : meaning;
+  // The host's CR0 and CR4 are those of the processor itself: what it cannot hold, it is not.
+  const hostRows = rows.filter((row) => HOST_ROW.test(row.id) && !candidates.includes(row));
+  const possible = evaluations.filter((e) => !hostRows.some((row) => failsOn(row, e)));
+  for (const list of [possible, evaluations]) {
+    const able = list.filter((e) => candidates.some((row) => failsOn(row, e)));
+    const least = Math.min(...able.map((e) => e.inconsistencies));
+    const best = able.filter((e) => e.inconsistencies === least);
+    if (best.length > 0) return candidates.filter((row) => best.some((e) => failsOn(row, e)));
+  }
+  return [];
 }
 
 function absentFields(image: VmcsImage, profile: CpuProfile): string[] {

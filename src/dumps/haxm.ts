@@ -6,7 +6,7 @@ import { hex } from '../bits/u64.ts';
 import { findField } from '../vmcs/field-names.ts';
 import { FIELD_COUNT, type FieldName, fieldOf } from '../vmcs/fields.ts';
 import { hexDigits } from './labels.ts';
-import { reportedBy } from './reports.ts';
+import { matchReport, type Report, reportedBy } from './reports.ts';
 import { type Token, TokenStream } from './tokens.ts';
 import { DumpError, type VmcsImage } from './vmcs-image.ts';
 
@@ -38,13 +38,15 @@ export function readHaxm(text: string): VmcsImage | undefined {
   const notes: string[] = [];
   const unknown = new Set<number>();
   let source: string | undefined;
+  let report: Report | undefined;
   let begun = 0;
-  let differing = 0;
+  const differing = new Set<FieldName>();
   let done = false;
   for (let token = stream.peek(); token; token = stream.peek()) {
     const encoding = encodingAt(stream, 0);
     const value = stream.peek(3);
     if (encoding === undefined) {
+      report ??= matchReport(stream);
       stream.advance(1);
       continue;
     }
@@ -52,7 +54,7 @@ export function readHaxm(text: string): VmcsImage | undefined {
     const digits = value && encodingAt(stream, 3) === undefined ? hexDigits(value.text) : undefined;
     if (encoding === PIN_CONTROLS) {
       begun++;
-      done ||= values.size >= HALF_A_DUMP;
+      done ||= begun > 1 && values.size >= HALF_A_DUMP;
     }
     stream.advance(digits === undefined ? 3 : 4);
     const found = findField(encoding);
@@ -72,7 +74,7 @@ export function readHaxm(text: string): VmcsImage | undefined {
     const into = access === 'high' ? highs : values;
     const read = BigInt(`0x${digits}`);
     if (!into.has(field.key)) into.set(field.key, read);
-    else if (into.get(field.key) !== read) differing++;
+    else if (into.get(field.key) !== read) differing.add(field.key);
     if (field.key === 'exitReason') source ??= token.source;
   }
   if (values.size < FEWEST_FIELDS) return undefined;
@@ -82,10 +84,14 @@ export function readHaxm(text: string): VmcsImage | undefined {
     if (low !== undefined && low >> 32n === 0n) values.set(key, (high << 32n) | low);
   }
   if (done) notes.push('the text holds more dumps: this is the first');
-  else if (begun > 1)
-    notes.push('several processors print at the same time: the first value of each field is kept');
-  if (differing > 0)
-    notes.push(`${differing} values are printed again with another value: the first is kept`);
+  else if (begun > 1) {
+    // Each is of one or the other.
+    for (const key of differing) values.delete(key);
+    notes.push(
+      `several processors print at the same time: ${differing.size} fields printed with different values are unknown`,
+    );
+  } else if (differing.size > 0)
+    notes.push(`${differing.size} values are printed again with another value: the first is kept`);
   if (unknown.size > 0) {
     notes.push(
       `no field has these encodings: ${[...unknown]
@@ -102,5 +108,5 @@ export function readHaxm(text: string): VmcsImage | undefined {
       `${fieldOf('vmInstructionError').name} holds ${error}; the field keeps its value until the next VMfail`,
     );
   }
-  return { format: 'haxm', values, reported: reportedBy(values, undefined, source, notes), notes };
+  return { format: 'haxm', values, reported: reportedBy(values, report, source, notes), notes };
 }

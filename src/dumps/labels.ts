@@ -124,6 +124,7 @@ export function matchLabel(stream: TokenStream, { parts }: Label): Match | undef
         source: token.source,
       });
     }
+    if (value.ends) break;
   }
   return { reads, length: at, notes };
 }
@@ -132,6 +133,8 @@ interface Value {
   readonly digits?: string;
   readonly length: number;
   readonly notes: readonly string[];
+  /** The label goes no further. */
+  readonly ends?: boolean;
 }
 
 function readValue(stream: TokenStream, at: number, hole: Hole, name: string): Value {
@@ -140,6 +143,12 @@ function readValue(stream: TokenStream, at: number, hole: Hole, name: string): V
   const cut = { length: 1, notes: [`line ${token.line}: the text ends within the value of ${name}`] };
   if (!next && token.text.toLowerCase() === '0x') return cut;
   const digits = hexDigits(token.text);
+  // Wrapping moves a value to the next line as a whole: anything else there belongs to that line.
+  const whole = digits !== undefined && digits.length >= hole.digits;
+  if (token.first && !whole) {
+    const before = `line ${token.line}: the line before ends without the value of ${name}, which is unknown`;
+    return { length: 0, notes: [before], ends: true };
+  }
   if (digits === undefined) {
     const longNumber = token.text.length > 40 && /^(?:0x)?[0-9a-f]{38}/i.test(token.text);
     const why = longNumber ? 'has too many digits' : 'is no hexadecimal number';

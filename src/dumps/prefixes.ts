@@ -1,8 +1,10 @@
 /**
  * From the text of a log or a mail to the lines that were printed: quoted-printable, terminal colours,
- * mail quoting and log prefixes go. Every pattern looks at a bounded piece of the line, so that
+ * markup, mail quoting and log prefixes go. Every pattern looks at a bounded piece of the line, so that
  * a line may have any length. Line numbers stay those of the original text.
  */
+
+import { withoutMarkup } from './markup.ts';
 
 /** One line without its prefixes. */
 export interface LogLine {
@@ -16,13 +18,17 @@ const PREFIX_ROOM = 512;
 
 const PREFIXES: readonly RegExp[] = [
   // mail quoting
-  /\s*(?:>|&gt;)+ ?/y,
+  /\s*>+ ?/y,
   // Jun 24 17:25:51 host kernel:
   /\s*[A-Z][a-z]{2} {1,2}\d{1,2} \d\d:\d\d:\d\d(?:\.\d{1,9})? [\w.-]{1,64} [\w./-]{1,32}(?:\[\d{1,9}\])?: ?/y,
   // 2022-06-24T17:25:51.123456+02:00 host kernel:
   /\s*\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?(?:\s{1,4}[\w.-]{1,64} (?:kernel|\/netbsd)(?:\[\d{1,9}\])?:)? ?/y,
   // [ 2311.499051]  [12.3][T99]  [Mon Jun 24 17:25:51 2022]  [...]  <3>[ 1.2]
   /\s*(?:<\d{1,2}>)?\[[^\][]{0,40}\] ?/y,
+  // <3>  (3)[1234:qemu]  3,1234,123456789,-;
+  /\s*<\d{1,3}>\d{0,2} ?/y,
+  /\s*\(\d\)(?=\[)/y,
+  /\s*\d{1,3},\d{1,12},\d{1,20},[-a-z]{1,4};/y,
   // the same, its beginning cut off
   /\s*\d{1,10}[.,]\d{3,9}\] ?/y,
   /\s*\(XEN\) ?/y,
@@ -113,9 +119,10 @@ function* quotedPrintableLines(text: string): Generator<LogLine> {
 export function* logLines(text: string): Generator<LogLine> {
   const lines = isQuotedPrintable(text) ? quotedPrintableLines(text) : rawLines(text);
   for (const line of lines) {
-    const plain = line.text.includes(ESCAPE) ? line.text.replaceAll(COLOURS, '') : line.text;
+    const coloured = line.text.includes(ESCAPE) ? line.text.replaceAll(COLOURS, '') : line.text;
+    const plain = withoutMarkup(coloured);
     // A lone CR is what an overwritten terminal line leaves.
-    if (!plain.includes('\r')) yield { text: stripPrefixes(plain), number: line.number };
-    else for (const part of plain.split('\r')) yield { text: stripPrefixes(part), number: line.number };
+    if (!/[\r\n]/.test(plain)) yield { text: stripPrefixes(plain), number: line.number };
+    else for (const part of plain.split(/[\r\n]+/)) yield { text: stripPrefixes(part), number: line.number };
   }
 }

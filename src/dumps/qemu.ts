@@ -21,6 +21,15 @@ import { DumpError, type VmcsImage } from './vmcs-image.ts';
 
 const SEGMENTS = ['Es', 'Cs', 'Ss', 'Ds', 'Fs', 'Gs', 'Ldtr', 'Tr'] as const;
 
+/** What KVM keeps otherwise in the VMCS while it runs a real-mode guest in virtual-8086 mode. */
+const REAL_MODE_FIELDS: ReadonlySet<FieldName> = new Set([
+  'guestRflags',
+  ...(['Es', 'Cs', 'Ss', 'Ds', 'Fs', 'Gs'] as const).flatMap(
+    (name) =>
+      [`guest${name}Selector`, `guest${name}Base`, `guest${name}Limit`, `guest${name}AccessRights`] as const,
+  ),
+]);
+
 /** Addresses have 8 digits unless the guest runs 64-bit code; the table registers 16 in IA-32e mode. */
 function labels(digits: 8 | 16): LabelTable {
   const address = (name: FieldName): Hole => ({ name, digits, most: 16 });
@@ -51,6 +60,7 @@ const LABELS = { '32-bit': labels(8), '64-bit': labels(16) };
 /** The flags are the high half of a descriptor: limit 19:16 stands where access rights have nothing. */
 const AR_IN_FLAGS = 0xf0ffn;
 const PRESENT = 0x80n;
+const CR0_PE = 1n;
 const CR0_NE = 1n << 5n;
 const CR4_VMXE = 1n << 13n;
 
@@ -126,6 +136,12 @@ function imageOf({ values, notes, report, variant, complete }: RegisterDump, oth
     values.set(`guest${name}AccessRights`, rights | unusable);
   }
   const [cr0, cr4] = [values.get('guestCr0'), values.get('guestCr4')];
+  const realMode = cr0 !== undefined && (cr0 & CR0_PE) === 0n;
+  if (realMode) {
+    notes.push(
+      'the guest is in real mode, for which KVM uses virtual-8086 mode on a processor without "unrestricted guest": RFLAGS and segments of the VMCS are unknown',
+    );
+  }
   if (cr0 !== undefined) values.set('guestCr0', cr0 | CR0_NE);
   if (cr4 !== undefined) values.set('guestCr4', cr4 | CR4_VMXE);
   notes.push(
@@ -138,5 +154,6 @@ function imageOf({ values, notes, report, variant, complete }: RegisterDump, oth
     );
   const { line: _line, note, ...reported } = report ?? { line: 0 };
   if (note) notes.push(note);
-  return { format: 'qemu', variant, values, reported, notes };
+  const doubtful = realMode ? REAL_MODE_FIELDS : undefined;
+  return { format: 'qemu', variant, values, reported, ...(doubtful && { doubtful }), notes };
 }

@@ -34,12 +34,13 @@ function entryFailure([reason = 0n, qualification]: readonly bigint[]): ReturnTy
   return qualification === undefined ? { exitReason } : { exitReason, exitQualification: qualification };
 }
 
-// `#` is a number: hexadecimal with 0x, else decimal. Longer phrases first.
+// `#` is a number: hexadecimal with 0x, else decimal; `?` is any word. Longer phrases first.
 const PHRASES: readonly (readonly [phrase: string, meaning: Meaning])[] = [
   ['failed hardware error #', hardwareError],
   ['hardware_entry_failure_reason = #', hardwareError],
   ['failed instruction error #', vmFail],
   ['failed. instruction error = #', vmFail],
+  ['vmfailvalid. prev exit : ? error code : #', vmFail],
   ['vmlaunch error : #', vmFail],
   ['vmresume error : #', vmFail],
   ['vmentry failure ( reason # ) : invalid guest state ( # )', entryFailure],
@@ -75,6 +76,7 @@ export function matchReport(stream: TokenStream): Report | undefined {
     const matches = list.every((word, i) => {
       const text = stream.peek(i)?.text;
       if (text === undefined || text.length > 40) return false;
+      if (word === '?') return true;
       if (word !== '#') return text.toLowerCase() === word;
       const number = numberOf(text);
       if (number !== undefined) numbers.push(number);

@@ -19,6 +19,8 @@ const HEADERS = new Map<string, Section>([
   ['Control', 'control'],
 ]);
 const MOST_NOTES = 12;
+/** So many values that contradict others within one dump come of two printers. */
+const FEWEST_CONFLICTS = 3;
 /** More than IA32_VMX_MISC can recommend. */
 const MOST_MSRS = 4096;
 
@@ -34,6 +36,11 @@ export class SectionDump {
   /** Reports that stand before and after it, next to it. */
   before: Report | undefined;
   after: Report | undefined;
+  /** A second printer writes between its lines. */
+  overlapped = false;
+  /** Its sections are of two dumps. */
+  mixed = false;
+  readonly #conflicts = new Map<string, string>();
   #openList: keyof MsrLists | undefined;
   #msr: number | undefined;
   #notesLeftOut = 0;
@@ -71,12 +78,29 @@ export class SectionDump {
 
   #takeValue(read: Read): void {
     const earlier = this.reads.get(read.name);
-    if (!earlier) this.reads.set(read.name, read);
-    else if (earlier.value !== read.value) {
-      this.note(
+    if (!earlier) {
+      // Nobody who explains a dump repeats so much of it before its end.
+      if (this.#conflicts.size >= FEWEST_CONFLICTS && !this.complete) this.overlapped = true;
+      this.reads.set(read.name, read);
+    } else if (earlier.value !== read.value && !this.#conflicts.has(read.name)) {
+      this.#conflicts.set(
+        read.name,
         `line ${read.line} prints ${read.name.replace('~', '')} again, ${hex(read.value)}: ${hex(earlier.value)} of line ${earlier.line} is kept`,
       );
     }
+  }
+
+  /** What two processors print with different values is of one or the other: unknown. */
+  #resolveConflicts(): void {
+    if (!this.overlapped) {
+      for (const text of this.#conflicts.values()) this.note(text);
+      return;
+    }
+    for (const name of this.#conflicts.keys()) this.reads.delete(name);
+    const count = this.#conflicts.size;
+    this.notes.unshift(
+      `two processors print at the same time: ${count === 1 ? 'a value' : `${count} values`} printed twice and differently ${count === 1 ? 'is' : 'are'} unknown`,
+    );
   }
 
   /** The heading of a list of MSRs. */
@@ -101,12 +125,14 @@ export class SectionDump {
 
   /** Says what is missing. */
   conclude(): void {
+    const hasEnd = this.reads.has('originalEventIdentification');
+    this.#resolveConflicts();
     for (const section of SECTIONS) {
       if (this.sections.has(section)) continue;
       const name = `${(section[0] as string).toUpperCase()}${section.slice(1)}`;
       this.notes.push(`there is no "*** ${name} State ***": what stands in that section is unknown`);
     }
-    if (!this.complete && this.sections.has('control')) {
+    if (!hasEnd && this.sections.has('control')) {
       this.notes.push(`the dump is cut off after line ${this.lastLine}: the rest is unknown`);
     }
     const { first, count } = this.#foreign;
@@ -144,7 +170,7 @@ function headerAt(stream: TokenStream, previous: string | undefined): Section | 
   const section = token && HEADERS.get(token.text);
   if (!section || stream.peek(1)?.text !== 'State') return undefined;
   const next = stream.peek(2);
-  const starred = previous === '***' || next?.text === '***';
+  const starred = /^[*#]/.test(previous ?? '') || next?.text.startsWith('*');
   return starred || (token.first && (next === undefined || next.first)) ? section : undefined;
 }
 
@@ -159,6 +185,7 @@ export function findSections(text: string, tables: SectionTables): Found | undef
   let headless: Partial<Record<Section, SectionDump>> = {
     guest: new SectionDump(1),
     host: new SectionDump(1),
+    control: new SectionDump(1),
   };
   let dump: SectionDump | undefined;
   let section: Section | undefined;
@@ -194,8 +221,10 @@ export function findSections(text: string, tables: SectionTables): Found | undef
       }
       headless = {};
       const last = SECTIONS.findLast((s) => dump?.sections.has(s));
-      if (!dump || (last && SECTIONS.indexOf(header) <= SECTIONS.indexOf(last))) {
-        dump = choice.begin(new SectionDump(token.line));
+      const again = header === section && header !== 'guest' && !dump?.complete;
+      if (dump && again) dump.overlapped = true;
+      else if (!dump || (last && SECTIONS.indexOf(header) <= SECTIONS.indexOf(last))) {
+        dump = choice.begin(new SectionDump(token.line), header);
       }
       dump.sections.add(header);
       dump.lastLine = token.line;
@@ -216,6 +245,13 @@ export function findSections(text: string, tables: SectionTables): Found | undef
     if (length > 0) labelled(length);
     else foreign ||= !/^\*+$/.test(token.text);
     stream.advance(Math.max(length, 1));
+  }
+  // No header at all: only the end of a dump is known by its labels alone.
+  const end = headless.control;
+  if (!dump && end && (end.reads.has('exitReason') || end.complete)) {
+    end.sections.add('control');
+    end.note('the text begins within the control state: what stands before is unknown');
+    choice.begin(end);
   }
   return choice.made();
 }
@@ -241,12 +277,19 @@ function takeLabel(stream: TokenStream, tables: SectionTables, section: Section,
 /** Keeps one dump of those that a text holds, so that a log of any length fits in memory. */
 class Choice {
   #best: SectionDump | undefined;
+  #previous: SectionDump | undefined;
   #current: SectionDump | undefined;
   #count = 0;
   #report: Report | undefined;
   #reportsFirst: boolean | undefined;
 
-  begin(dump: SectionDump): SectionDump {
+  /** @param header that it begins with, `guest` unless lines are lost or another dump has taken them */
+  begin(dump: SectionDump, header: Section = 'guest'): SectionDump {
+    const [previous, current] = [this.#previous, this.#current];
+    if (current && header !== 'guest' && previous?.complete === false && !previous.sections.has(header)) {
+      current.mixed = true;
+    }
+    this.#previous = current;
     this.#settle();
     this.#count++;
     this.#reportsFirst ??= this.#report !== undefined;
@@ -266,13 +309,20 @@ class Choice {
     const dump = this.#best;
     if (!dump) return undefined;
     if (dump.error) throw dump.error;
+    if (dump.mixed) {
+      throw new DumpError(
+        'two processors print their dumps at the same time, and nothing tells their lines apart',
+        dump.firstLine,
+      );
+    }
     dump.conclude();
     return { dump, others: this.#count - 1, reportsFirst: this.#reportsFirst === true };
   }
 
   #settle(): void {
     const [best, current] = [this.#best, this.#current];
-    if (!current || best?.complete) return;
-    if (!best || current.complete || current.reads.size > best.reads.size) this.#best = current;
+    if (!current || (best?.complete && !best.mixed)) return;
+    const better = !best || best.mixed || current.complete || current.reads.size > best.reads.size;
+    if (better && !(best && current.mixed)) this.#best = current;
   }
 }

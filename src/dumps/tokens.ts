@@ -14,8 +14,11 @@ export interface Token {
   readonly source: string;
 }
 
-/** A word, or one of the marks that part words; commas mean nothing in any dump. */
-const WORD = /[^\s=:,()|]+|[=:()|]/g;
+/**
+ * A word, or one of the marks that part words; commas, quotes and brackets mean nothing in any dump.
+ * `__va::CR3` is one word: somebody's own label, and not CR3.
+ */
+const WORD = /\w{1,32}::\w{1,32}|[^\s=:,;()|*"'`<>[\]{}]+|\*+|[=:()|]/g;
 
 /** The words of a piece of text. */
 export function words(text: string): string[] {

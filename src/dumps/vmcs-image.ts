@@ -30,6 +30,8 @@ export interface VmcsImage {
   /** Layout within the format: K0–K3 (KVM), X0–X2 (Xen), 32-bit or 64-bit (QEMU). */
   variant?: string;
   values: Map<FieldName, bigint>;
+  /** Fields whose printed value may not be that of the VMCS: for checks they are unknown. */
+  doubtful?: ReadonlySet<FieldName>;
   reported: Reported;
   msrLists?: MsrLists;
   /** One sentence each: what was missing, doubtful or left out. */

@@ -37,6 +37,7 @@ const TABLES: SectionTables = {
     label`PreemptionTimer =${h8('vmxPreemptionTimerValue')}`,
     label`SM Base =${h8('guestSmbase')}`,
     label`TSC Offset =${h16('tscOffset')}`,
+    label`SPEC_CTRL mask =${h16('ia32SpecCtrlMask')} shadow =${h16('ia32SpecCtrlShadow')}`,
   ),
   host: labelTable(...HOST_LABELS),
   control: labelTable(

@@ -100,6 +100,37 @@ describe('checkImage on built images', () => {
     expect(checkImage(legalImage(changes, reported), skylake).agrees).toBe(agrees);
   });
 
+  it.each([
+    ['the PDPTEs', { exitReason: 0x8000_0021, exitQualification: 2n }, { guestRflags: 0n }, false],
+    [
+      'guest state of any kind',
+      { exitReason: 0x8000_0021, exitQualification: 0n },
+      { guestRflags: 0n },
+      true,
+    ],
+    ['the link pointer', { exitReason: 0x8000_0021, exitQualification: 4n }, { vmcsLinkPointer: 1n }, true],
+    ['no link pointer', { exitReason: 0x8000_0021, exitQualification: 0n }, { vmcsLinkPointer: 1n }, false],
+    [
+      'NMI injection, by a processor that does not say so',
+      { exitReason: 0x8000_0021, exitQualification: 0n },
+      { guestRflags: 0x202n, guestInterruptibilityState: 1n, injectedEventIdentification: 0x8000_0202n },
+      true,
+    ],
+  ] as const)('the exit qualification blames %s', (_, reported, changes, agrees) => {
+    const report = checkImage(legalImage(changes, reported), skylake);
+    expect(report.failures.length).toBeGreaterThan(0);
+    expect(report.agrees).toBe(agrees);
+    expect(report.notes.some((note) => note.startsWith('exit qualification'))).toBe(
+      reported.exitQualification === 2n,
+    );
+  });
+
+  it('does not blame guest state for an error that comes before it', () => {
+    const report = checkImage(legalImage({ guestRflags: 0n }, { instructionError: 7 }), skylake);
+    expect(report.agrees).toBe(false);
+    expect(report.notes.join()).toContain('would have failed later and does not explain it');
+  });
+
   it('names the MSR at which loading failed', () => {
     const image = legalImage({}, { exitReason: 0x8000_0022, exitQualification: 1n });
     image.msrLists = { vmEntryLoad: [{ index: 0xc000_0100, reserved: 0, data: 5n }] };

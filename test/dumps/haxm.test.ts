@@ -59,6 +59,25 @@ describe('HAXM dumps', () => {
     expect(image.notes.join('\n')).toContain('several processors');
   });
 
+  it('knows nothing of a field that two processors print with different values', () => {
+    const twice = DUMP.split('\n')
+      .flatMap((line) => [line, line.replace('CS_SELECTOR: 10', 'CS_SELECTOR: f000')])
+      .join('\n');
+    const { values, notes } = readDump(twice);
+    expect(values.has('guestCsSelector')).toBe(false);
+    expect(values.get('guestCsAccessRights')).toBe(0xc09bn);
+    expect(notes).toEqual([
+      'several processors print at the same time: 1 fields printed with different values are unknown',
+    ]);
+  });
+
+  it('believes the line that reports a VMfail', () => {
+    const { reported } = readDump(
+      `haxm_error: VM entry failed: RIP=0000fff0\nhaxm_error: VMfailValid. Prev exit: c. Error code: 7 (VMX error)\n${DUMP.replace('80000021', 'c')}`,
+    );
+    expect(reported).toMatchObject({ instructionError: 7 });
+  });
+
   it('does not take the next encoding for a value', () => {
     const torn = DUMP.replace('VMX_PIN_CONTROLS: 1f', 'VMX_PIN_CONTROLS:');
     const image = readDump(torn.replaceAll('haxm_warning: ', ''));

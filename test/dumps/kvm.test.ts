@@ -1,11 +1,20 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { checkImage } from '../../src/dumps/check-image.ts';
 import { writeKvmDump } from '../../src/dumps/kvm-writer.ts';
 import { readDump } from '../../src/dumps/read-dump.ts';
 import type { FieldName } from '../../src/vmcs/fields.ts';
 import { dumpValues, sorted, VARIANTS } from './field-values.ts';
-import { cutPrefix, PREFIXES, prefixed, quotedPrintable, withNuls, wrapped } from './transformations.ts';
+import {
+  cutPrefix,
+  MARKUPS,
+  PREFIXES,
+  prefixed,
+  quotedPrintable,
+  withNuls,
+  wrapped,
+} from './transformations.ts';
 
 function example(name: string): string {
   return readFileSync(new URL(`examples/${name}.txt`, import.meta.url), 'utf8');
@@ -200,6 +209,12 @@ describe('what logs and mails do to a dump', () => {
     expect(sorted(readDump(prefixed(prefix)(text)).values)).toEqual(expected);
   });
 
+  it.each(Object.entries(MARKUPS))('reads it as %s', (_, markup) => {
+    const image = readDump(markup(text));
+    expect(sorted(image.values)).toEqual(expected);
+    expect(image.reported.instructionError).toBe(7);
+  });
+
   it('strips a prefix whose beginning is cut off', () => {
     expect(sorted(readDump(cutPrefix(text)).values)).toEqual(expected);
   });
@@ -292,6 +307,93 @@ describe('a KVM dump that is not whole', () => {
     const both = join(text, 'KVM: entry failed, hardware error 0x7');
     expect(readDump(both).reported.instructionError).toBe(7);
   });
+});
+
+describe('two processors that print at the same time', () => {
+  const lines = (name: string) =>
+    example(name)
+      .trimEnd()
+      .split('\n')
+      .map((line) => line.replace(/^.*(?:kernel: |kvm_intel: )/, ''));
+  const [one, two] = [lines('blocking-by-sti'), lines('ept-violation-exit')];
+  const whole = readDump(example('blocking-by-sti')).values;
+  const other = readDump(example('ept-violation-exit')).values;
+
+  /** Lines of both in turn, those of the first ahead by `lead`. */
+  function together(lead: number, prefix: (of: 'first' | 'second') => string): string {
+    const text: string[] = [];
+    for (let i = 0; i < Math.max(one.length, two.length + lead); i++) {
+      if (i < one.length) text.push(prefix('first') + one[i]);
+      const late = two[i - lead];
+      if (late !== undefined) text.push(prefix('second') + late);
+    }
+    return text.join('\n');
+  }
+
+  it.each([
+    ['thread', (of: string) => `[   12.345678][ T${of === 'first' ? 77 : 88}] `],
+    ['processor', (of: string) => `[   12.345678][    C${of === 'first' ? 0 : 11}] kvm_intel: `],
+    [
+      'traced task',
+      (of: string) => `CPU 0/KVM-${of === 'first' ? 77 : 88} [019] 6.132438: bprint: dump_vmcs: `,
+    ],
+  ])('are told apart by the %s that each line names', (_, prefix) => {
+    for (const lead of [0, 1, 9, 30]) {
+      const image = readDump(together(lead, prefix));
+      expect(sorted(image.values)).toEqual(sorted(whole));
+      expect(image.notes[0]).toMatch(/^2 threads or processors print dumps/);
+    }
+  });
+
+  it('yield only values that both print, or that only one prints', () => {
+    for (let lead = 0; lead < one.length; lead++) {
+      const { values } = readDump(together(lead, () => '[   12.345678] '));
+      for (const [name, value] of values) expect([whole.get(name), other.get(name)], name).toContain(value);
+    }
+  });
+
+  it('do not make a dump of the guest of one and the controls of the other', () => {
+    for (let lead = 0; lead < one.length; lead++) {
+      const image = readDump(together(lead, () => ''));
+      const failing = checkImage(image).failures.map((failure) => failure.id);
+      expect(['guest.intr.sti-needs-if', undefined], `${lead}`).toContain(failing[0]);
+      expect(failing.length).toBeLessThan(2);
+    }
+  });
+});
+
+describe('a line that ends early', () => {
+  const text = example('blocking-by-sti');
+
+  it('leaves its value unknown and the rest readable', () => {
+    const image = readDump(text.replace('CR3 = 0x000000013cbf4002', 'CR3 = '));
+    expect(image.values.has('guestCr3')).toBe(false);
+    expect(image.values.get('guestPdpte0')).toBe(0x33_0005_0011n);
+    expect(image.values.size).toBe(109);
+    expect(image.notes).toEqual(['line 6: the line before ends without the value of CR3, which is unknown']);
+  });
+
+  it('does not take the beginning of the next line for its value', () => {
+    const image = readDump(text.replace('CR3 = 0x000000013cbf4002', 'CR3 =\n17 packets dropped'));
+    expect(image.values.has('guestCr3')).toBe(false);
+  });
+});
+
+describe('the end of a dump alone', () => {
+  const text = example('blocking-by-sti');
+
+  it('is read as control state', () => {
+    const image = readDump(text.slice(text.indexOf('VMExit:')));
+    expect(image.reported).toMatchObject({ exitReason: 0x8000_0021, exitQualification: 0n });
+    expect(image.values.get('eptPointer')).toBe(0x1_1aa2_d01en);
+    expect(image.values.has('guestCr0')).toBe(false);
+    expect(image.notes[0]).toContain('begins within the control state');
+  });
+});
+
+it('does not take a label that somebody has changed for the field', () => {
+  const text = example('blocking-by-sti').replace('EPT pointer', '__va::EPT pointer');
+  expect(readDump(text).values.has('eptPointer')).toBe(false);
 });
 
 describe('errors in a KVM dump', () => {

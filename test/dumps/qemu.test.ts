@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { checkImage } from '../../src/dumps/check-image.ts';
 import { readDump } from '../../src/dumps/read-dump.ts';
 import { mailQuoted } from './transformations.ts';
 
@@ -98,10 +99,27 @@ describe('QEMU register states', () => {
     ['0x8', { instructionError: 8 }],
     ['0x80000022', { exitReason: 0x8000_0022 }],
     ['0x0', {}],
-    ['0xffffffff', {}],
   ])('hardware error %s', (error, reported) => {
     const image = readDump(REAL_MODE.replace('0x80000021', error));
     expect(image.reported).toEqual({ ...reported, source: `KVM: entry failed, hardware error ${error}` });
+  });
+
+  it('has no use for the state of an AMD processor', () => {
+    expect(() => readDump(REAL_MODE.replace('0x80000021', '0xffffffff'))).toThrow(
+      'line 1: "hardware error 0xffffffff" is what KVM prints on an AMD processor',
+    );
+  });
+
+  it('doubts RFLAGS and segments of a real-mode guest, which KVM may run in virtual-8086 mode', () => {
+    const image = readDump(REAL_MODE.replace('00cf9300', '00cff300').replace('EFL=00000002', 'EFL=00000000'));
+    const { failures, unknown } = checkImage(image);
+    expect(failures).toEqual([]);
+    expect(unknown.find((u) => u.id === 'guest.ss.dpl-zero-real-mode')?.missing).toContain(
+      'Guest SS access rights',
+    );
+    const { doubtful, values } = readDump(REAL_MODE.replace('CR0=60000010', 'CR0=60000011'));
+    expect(doubtful).toBeUndefined();
+    expect(values.get('guestRflags')).toBe(2n);
   });
 
   it('reads quoted mail and the first of several states', () => {

@@ -23,6 +23,12 @@ export const PREFIXES: readonly string[] = [
   '  kvm_intel: ',
   '[...] ',
   '[…] ',
+  '<3>',
+  '3,1234,123456789,-;',
+  '[  123.456789] (3)[1234:qemu]',
+  'kern  :err   : [  123.456789] ',
+  'Thu Jun 24 17:25:51 2022 kern.err kernel: [ 123.456789] ',
+  '<3>1 2022-06-24T17:25:51.123Z host kernel - - - ',
   '      CPU 0/KVM-251862 [019]  6384.132438: bprint:               dump_vmcs: ',
   '      CPU 0/KVM-251862 [019] d..1.  6384.132438: bputs: vmx_dump_sel.constprop.0: ',
 ];
@@ -31,6 +37,7 @@ export const XEN_PREFIXES: readonly string[] = [
   '(XEN) ',
   '(XEN) [2022-06-24 17:25:51] ',
   '(XEN) [  123.456789] ',
+  '3,1234,123456789,-;(XEN) ',
   'Jun 24 17:25:51 host kernel: (XEN) ',
 ];
 
@@ -124,6 +131,25 @@ export function withCrLf(text: string): string {
 export function withNuls(text: string): string {
   return [...text].join('\0');
 }
+
+/** How web pages, chats and loggers show the lines of a text. */
+export const MARKUPS: Readonly<Record<string, Transformation>> = {
+  'a line break element': (text) => eachLine(text, (line) => `${line}<br />`),
+  'one paragraph of line breaks': (text) => `<p>${text.trimEnd().replaceAll('\n', '<br>')}</p>`,
+  'preformatted code': (text) => `<pre><code class="text">${text}</code></pre>`,
+  'table rows': (text) => eachLine(text, (line, i) => `<tr><td>${i}</td><td>${line}</td></tr>`),
+  'no-break spaces': (text) => text.replaceAll('  ', ' &nbsp;'),
+  'numeric entities': (text) => text.replaceAll('=', '&#61;').replaceAll('*', '&#x2a;'),
+  'entities of entities': (text) => eachLine(text, (line) => `&amp;gt; ${line}`),
+  'Markdown escapes': (text) => text.replaceAll('*', '\\*').replaceAll('_', '\\_'),
+  'Markdown emphasis': (text) => text.replaceAll('***', '**').replaceAll(/\*\* | \*\*/g, '**'),
+  'a code span a line': (text) => eachLine(text, (line) => `\`${line}\``),
+  'fences around it': (text) => `\`\`\`${text.trimEnd()}\`\`\``,
+  'a string literal': (text) => JSON.stringify(text),
+  'journal records': (text) => eachLine(text, (line) => JSON.stringify({ MESSAGE: line, PRIORITY: '3' })),
+  'characters without width': (text) => text.replaceAll('=', '=\u200b'),
+  'headings without stars': (text) => text.replaceAll(/\*\*\* (\w+ State) \*\*\*/g, '### $1'),
+};
 
 /** A way from printer to reader; a counterexample shows its steps. */
 export class Journey {
