@@ -3,10 +3,16 @@
  * without VT-x; what VT-x adds is asked through `vmxPort`.
  */
 import { bit } from '../bits/u64.ts';
+import { flatAccesses } from './addressing.ts';
+import { Attention } from './attention.ts';
 import type { CpuidFeatures } from './cpuid.ts';
+import { materialise } from './flags.ts';
+import type { Segment } from './instruction.ts';
+import { Mode } from './mode.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
+import { NO_PORTS, type PortSpace } from './port-space.ts';
 import {
   CHECKS_NEEDED,
   CR0,
@@ -18,11 +24,11 @@ import {
   type RegisterName,
   RFLAGS,
 } from './registers.ts';
+import { STATE_BYTES, STATE_LAYOUT } from './state-layout.ts';
+import { AccessClass, Tlb } from './tlb.ts';
 import { NO_VMX, type VmxPort } from './vmx-port.ts';
 
-/** Operating mode (SDM vol. 1 §3.1). */
-export const Mode = { Real: 0, Virtual8086: 1, Protected: 2, Compatibility: 3, Bit64: 4 } as const;
-export type Mode = (typeof Mode)[keyof typeof Mode];
+export { Mode };
 
 const MODE_REGISTERS: ReadonlySet<number> = new Set([
   Register.CR0,
@@ -30,14 +36,28 @@ const MODE_REGISTERS: ReadonlySet<number> = new Set([
   Register.IA32_EFER,
   Register['CS.accessRights'],
   Register['SS.accessRights'],
+  Register.CR3,
+  Register.CR4,
 ]);
 
 const CS_L = 1 << 13;
+/** D of CS, B of SS. */
+const DEFAULT_BIG = 1 << 14;
 const CR0_LOW = 2 * Register.CR0;
 const EFER_LOW = 2 * Register.IA32_EFER;
 const RFLAGS_LOW = 2 * Register.RFLAGS;
 const CS_RIGHTS = 2 * Register['CS.accessRights'];
+const ATTENTION = 2 * Register.attention;
+const CR4_LOW = 2 * Register.CR4;
 const SS_RIGHTS = 2 * Register['SS.accessRights'];
+
+/** `address` is physical; `bytes` are those of a store. */
+export type AccessWatch = (
+  isStore: boolean,
+  address: number,
+  length: number,
+  bytes: Uint8Array | undefined,
+) => boolean;
 
 export class Processor {
   /** Number of this processor in its machine, from 0. */
@@ -50,20 +70,54 @@ export class Processor {
   readonly quads: BigUint64Array;
   /** Registers and, behind them, the slots of the port, as signed words (bench: "VMREAD … into a register"). */
   readonly file: Int32Array;
+  /** The same bytes as signed words, as halves and as bytes. */
+  readonly i32: Int32Array;
+  readonly u16: Uint16Array;
+  readonly u8: Uint8Array;
+  readonly tlb: Tlb;
   vmxPort: VmxPort = NO_VMX;
+  /** What IN and OUT reach. */
+  ports: PortSpace = NO_PORTS;
   /** Operating mode, derived from CR0.PE, RFLAGS.VM, IA32_EFER.LMA and CS.L. */
   mode: Mode = Mode.Real;
   /** Current privilege level, 0–3: SS.DPL (SDM §27.4.1). */
   cpl = 0;
+  /** Size of code, 16, 32 or 64: CS.L and CS.D. */
+  codeBits = 16;
+  /** Size of the stack pointer, 16, 32 or 64: SS.B. */
+  stackBits = 16;
+  /** Class of explicit data accesses, from CPL and RFLAGS.AC. */
+  accessClass: AccessClass = AccessClass.Supervisor;
+  /** Accesses by segment that segmentation lets through unchanged: bits {@link Access}. */
+  readonly flatSegments = new Uint8Array(6);
+  /** An address is canonical if its upper half shifted right by this is 0 or −1. */
+  canonicalShift = 15;
+  /** Whether unaligned data accesses raise #AC. */
+  alignmentChecked = false;
+  /** Whether the processor is in VMX non-root operation: instructions may exit. */
+  nonRoot = false;
+  /** Sees accesses to memory outside RAM and to watched pages; a store it answers true to is not performed. */
+  accessWatch: AccessWatch | undefined = undefined;
+  /** How often each instruction that is known but not modelled was met. */
+  readonly unmodelled = new Map<string, number>();
+  /** Instructions and iterations of string instructions executed so far: virtual time. */
+  executed = 0;
 
   constructor(index: number, features: CpuidFeatures, memory: PhysicalMemory) {
     this.index = index;
     this.features = features;
     this.memory = memory;
-    const buffer = new ArrayBuffer((REGISTER_COUNT + PORT_SLOTS) * 8);
-    this.words = new Uint32Array(buffer, 0, REGISTER_COUNT * 2);
-    this.quads = new BigUint64Array(buffer, 0, REGISTER_COUNT);
-    this.file = new Int32Array(buffer);
+    const at = index * STATE_BYTES;
+    const within = at + STATE_BYTES <= memory.ramStart && memory.ramBytes !== 0;
+    const buffer = within ? memory.buffer : new ArrayBuffer(STATE_BYTES);
+    const start = (within ? at : 0) + STATE_LAYOUT.registers;
+    this.words = new Uint32Array(buffer, start, 2 * REGISTER_COUNT);
+    this.file = new Int32Array(buffer, start, 2 * (REGISTER_COUNT + PORT_SLOTS));
+    this.i32 = this.file;
+    this.u16 = new Uint16Array(buffer, start, 4 * REGISTER_COUNT);
+    this.u8 = new Uint8Array(buffer, start, 8 * REGISTER_COUNT);
+    this.quads = new BigUint64Array(buffer, start, REGISTER_COUNT);
+    this.tlb = new Tlb(buffer, (within ? at : 0) + STATE_LAYOUT.tlb);
     this.reset();
   }
 
@@ -79,6 +133,9 @@ export class Processor {
     set('DR6', 0xffff_0ff0n);
     set('DR7', 0x400n);
     set('XCR0', 1n);
+    set('FCW', 0x40n);
+    set('FTW', 0xffffn);
+    set('MXCSR', 0x1f80n);
     set('IA32_PAT', 0x0007_0406_0007_0406n);
     set('IA32_APIC_BASE', this.index === 0 ? 0xfee0_0900n : 0xfee0_0800n);
     for (const segment of ['ES', 'SS', 'DS', 'FS', 'GS'] as const) {
@@ -99,12 +156,14 @@ export class Processor {
   }
 
   read(name: RegisterName): bigint {
+    if (name === 'RFLAGS') materialise(this);
     return this.quads[Register[name]] as bigint;
   }
 
   /** Sets a register as a debugger would: no checks, but the mode follows. */
   write(name: RegisterName, value: bigint): void {
     const slot = Register[name];
+    if (name === 'RFLAGS') materialise(this);
     this.quads[slot] = value;
     this.stateChanged();
     if (MODE_REGISTERS.has(slot)) this.updateMode();
@@ -115,7 +174,7 @@ export class Processor {
     this.file[CHECKS_NEEDED] = 1;
   }
 
-  /** Derives {@link mode} and {@link cpl} again from the registers. */
+  /** Derives again from the registers everything that depends on the mode, and forgets fast translations. */
   updateMode(): void {
     this.stateChanged();
     const { words } = this;
@@ -124,7 +183,25 @@ export class Processor {
     else if ((words[EFER_LOW] as number) & (1 << EFER.LMA))
       this.mode = cs & CS_L ? Mode.Bit64 : Mode.Compatibility;
     else this.mode = (words[RFLAGS_LOW] as number) & (1 << RFLAGS.VM) ? Mode.Virtual8086 : Mode.Protected;
-    this.cpl = this.mode === Mode.Real ? 0 : ((words[SS_RIGHTS] as number) >> 5) & 3;
+    const ss = words[SS_RIGHTS] as number;
+    // SS.DPL is the CPL in every mode; in real-address mode it is 0 (SDM §27.4.1).
+    this.cpl = this.mode === Mode.Real ? 0 : (ss >> 5) & 3;
+    this.codeBits = this.mode === Mode.Bit64 ? 64 : cs & DEFAULT_BIG ? 32 : 16;
+    this.stackBits = this.mode === Mode.Bit64 ? 64 : ss & DEFAULT_BIG ? 32 : 16;
+    this.canonicalShift = (words[CR4_LOW] as number) & (1 << CR4.LA57) ? 24 : 15;
+    for (let segment = 0; segment < 6; segment++) {
+      this.flatSegments[segment] = flatAccesses(this, segment as Segment);
+    }
+    this.updateAccessClass();
+    this.tlb.forgetAll();
+  }
+
+  /** Derives again what depends on RFLAGS.AC, CR0.AM and the CPL. */
+  updateAccessClass(): void {
+    const ac = ((this.words[RFLAGS_LOW] as number) & (1 << RFLAGS.AC)) !== 0;
+    if (this.cpl === 3) this.accessClass = AccessClass.User;
+    else this.accessClass = ac ? AccessClass.SupervisorWithAc : AccessClass.Supervisor;
+    this.alignmentChecked = ac && this.cpl === 3 && ((this.words[CR0_LOW] as number) & (1 << CR0.AM)) !== 0;
   }
 
   /** IA32_EFER.LMA. */
@@ -135,6 +212,16 @@ export class Processor {
   /** CR0.PG, CR4.PAE, not IA32_EFER.LMA (SDM vol. 3A §5.1.1). */
   get paePaging(): boolean {
     return bit(this.read('CR0'), CR0.PG) && bit(this.read('CR4'), CR4.PAE) && !this.ia32eMode;
+  }
+
+  /** Counts an instruction that is not modelled, and raised #UD for that reason. */
+  noteUnmodelled(mnemonic: string): void {
+    this.unmodelled.set(mnemonic, (this.unmodelled.get(mnemonic) ?? 0) + 1);
+  }
+
+  /** Asks for a look at the next instruction boundary, for `why` ({@link Attention}). */
+  requestAttention(why: Attention = Attention.Lookup): void {
+    this.i32[ATTENTION] = (this.i32[ATTENTION] as number) | why;
   }
 
   /** RDMSR at CPL 0: the value, or undefined for #GP(0). */

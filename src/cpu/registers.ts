@@ -117,6 +117,49 @@ const NON_REGISTER = [
   'inSmx',
 ] as const;
 
+const EIGHT = [0, 1, 2, 3, 4, 5, 6, 7] as const;
+const SIXTEEN = [...EIGHT, 8, 9, 10, 11, 12, 13, 14, 15] as const;
+const VECTOR = SIXTEEN.flatMap((n) => [`XMM${n}`, `XMM${n}.high`] as const);
+
+/** x87 state by physical register; MMX registers are the significands (SDM vol. 1 §8.1, §9.2). */
+const FLOATING = [
+  ...EIGHT.flatMap((n) => [`FPR${n}.significand`, `FPR${n}.exponent`] as const),
+  'FCW',
+  'FSW',
+  'FTW',
+  'FOP',
+  'FIP',
+  'FDP',
+  'MXCSR',
+  'PKRU',
+] as const;
+
+/** What the executing processor works with between instructions' operands; no software sees it. */
+const WORKING = [
+  /** Always 0: the base or index that an address does not have. */
+  'ZERO',
+  /** Operand in memory, of up to 16 bytes. */
+  'T0',
+  'T0.high',
+  /** Immediate operand. */
+  'T1',
+  /** Further temporaries of single instructions. */
+  'T2',
+  'T3',
+  /** Linear address of the memory operand. */
+  'linear',
+  /** Arithmetic flags not yet in RFLAGS (cpu/flags.ts): the result; carries, and whether they hold. */
+  'lazyResult',
+  'lazyCarries',
+  /** Why the next instruction boundary needs a look, as bits of {@link Attention}. */
+  'attention',
+  /** Exception that the current instruction raised: vector and whether it has an error code; the code. */
+  'fault',
+  'faultErrorCode',
+  /** Linear address that a page fault is about, before CR2 has it. */
+  'faultAddress',
+] as const;
+
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;
 
 /** Name of a register slot. */
@@ -125,7 +168,10 @@ export type RegisterName =
   | (typeof SYSTEM)[number]
   | SegmentSlot
   | (typeof MSRS)[number]
-  | (typeof NON_REGISTER)[number];
+  | (typeof NON_REGISTER)[number]
+  | (typeof VECTOR)[number]
+  | (typeof FLOATING)[number]
+  | (typeof WORKING)[number];
 
 /** All register names; the index is the slot. */
 export const REGISTERS: readonly RegisterName[] = [
@@ -139,6 +185,9 @@ export const REGISTERS: readonly RegisterName[] = [
   ]),
   ...MSRS,
   ...NON_REGISTER,
+  ...VECTOR,
+  ...FLOATING,
+  ...WORKING,
 ];
 
 export const REGISTER_COUNT = REGISTERS.length;

@@ -9,10 +9,13 @@ export interface VmxPort {
   allowsControlRegister(register: 'CR0' | 'CR4', value: bigint): boolean;
   /** Whether WRMSR may write IA32_RTIT_CTL now (SDM §26.8). */
   allowsRtitCtlWrite(): boolean;
+  /** Performs the VM exit that an instruction asked for (Next.VmExit); RIP is that of the instruction. */
+  exitPending(): void;
 }
 
 export const NO_VMX: VmxPort = {
   capabilityMsr: () => undefined,
   allowsControlRegister: () => true,
   allowsRtitCtlWrite: () => true,
+  exitPending: () => {},
 };

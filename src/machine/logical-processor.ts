@@ -7,6 +7,7 @@ import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { type Mode, Processor } from '../cpu/processor.ts';
 import { Register, type RegisterName } from '../cpu/registers.ts';
+import { Execution } from '../cpu/step.ts';
 import { type FieldReference, findField } from '../vmcs/field-names.ts';
 import type { FieldName } from '../vmcs/fields.ts';
 import type { FlushPolicy } from '../vmcs/processor-copy.ts';
@@ -53,6 +54,7 @@ export class LogicalProcessor {
   readonly processor: Processor;
   readonly unit: VmxUnit;
   readonly #monitor: HazardMonitor;
+  readonly #execution: Execution;
   readonly #peers: () => readonly LogicalProcessor[];
 
   constructor(options: LogicalProcessorOptions) {
@@ -61,6 +63,7 @@ export class LogicalProcessor {
     this.#monitor = options.monitor;
     this.#peers = options.peers;
     this.processor = new Processor(options.index, options.profile.features, options.memory);
+    this.#execution = new Execution(this.processor);
     this.unit = new VmxUnit(
       this.processor,
       options.capabilities,
@@ -152,6 +155,11 @@ export class LogicalProcessor {
       this.set(`${segment}.accessRights`, 0xc093n);
     }
     return this;
+  }
+
+  /** Executes `count` instructions at CS:RIP, fewer if the processor has nothing to execute. */
+  run(count: number): void {
+    this.#execution.run(count);
   }
 
   // VMX instructions.

@@ -3,6 +3,7 @@
  * snapshots of it all. Same inputs and same seed give the same result to the last bit.
  */
 import { PhysicalMemory } from '../cpu/physical-memory.ts';
+import { STATE_BYTES } from '../cpu/state-layout.ts';
 import type { FlushPolicy } from '../vmcs/processor-copy.ts';
 import { type CpuProfile, capabilitiesOf, findProfile, PROFILES } from '../vmx/capabilities/profiles.ts';
 import {
@@ -25,6 +26,8 @@ export interface MachineOptions {
   readonly hazards?: HazardMode;
   /** Seed of every seeded choice, 0–2^32−1. */
   readonly seed?: number;
+  /** Bytes of RAM, a multiple of 4096; 0, the default, leaves all memory sparse, which suits a machine that runs no code. */
+  readonly memory?: number;
 }
 
 /** A machine at one moment. */
@@ -38,7 +41,7 @@ export const MAX_CPUS = 256;
 
 export class Machine {
   /** Physical memory itself: what is done here is done by nobody's instruction and watched by no one. */
-  readonly memory = new PhysicalMemory();
+  readonly memory: PhysicalMemory;
   readonly processors: readonly LogicalProcessor[];
   readonly #monitor: HazardMonitor;
 
@@ -48,6 +51,7 @@ export class Machine {
     if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
       throw new RangeError(`cpus must be an integer from 1 to ${MAX_CPUS}, not ${cpus}`);
     }
+    this.memory = new PhysicalMemory({ ramBytes: options.memory ?? 0, stateBytes: cpus * STATE_BYTES });
     this.#monitor = new HazardMonitor(options.hazards ?? 'report');
     const profiles = each(profile, cpus, 'profile').map(profileNamed);
     const policies = each(flushPolicy, cpus, 'flushPolicy');

@@ -1,0 +1,200 @@
+/**
+ * Loads and stores of an executing instruction at the linear address in the slot `linear`, between
+ * memory and the processor's state. They answer false after raising a fault, having changed nothing.
+ * An access within one page of RAM that the TLB knows touches only typed arrays.
+ */
+import { linearise } from './addressing.ts';
+import type { Segment } from './instruction.ts';
+import { translate } from './paging.ts';
+import { PAGE_HAS_CODE } from './physical-memory.ts';
+import type { Processor } from './processor.ts';
+import { Register } from './registers.ts';
+import { Access, type AccessClass } from './tlb.ts';
+
+const LINEAR = 2 * Register.linear;
+const READ = Access.Read;
+const WRITE = Access.Write;
+const LAST_OFFSET = 0xfff;
+const PAGE = 0x1000;
+
+/** Loads `bytes` (1, 2, 4, 8, 16 or any number up to 512) to byte offset `to` of the state; 1 to 4 bytes are zero-extended to 8. */
+export function load(cpu: Processor, to: number, bytes: number): boolean {
+  return loadAs(cpu, to, bytes, cpu.accessClass);
+}
+
+/** A load with the rights of class `as`: implicit accesses are supervisor-mode accesses whatever the CPL. */
+export function loadAs(cpu: Processor, to: number, bytes: number, as: AccessClass): boolean {
+  const { i32 } = cpu;
+  const lo = i32[LINEAR] as number;
+  const offset = lo & LAST_OFFSET;
+  if (offset + bytes > PAGE) return loadAcross(cpu, to, bytes, as);
+  const entry = translate(cpu, lo, i32[LINEAR + 1] as number, READ << as);
+  if (entry < 0) return false;
+  const where = cpu.tlb.where[entry] as number;
+  if (where === 0) return loadSlowly(cpu, to, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  const { memory } = cpu;
+  const from = where + offset;
+  const word = to >> 2;
+  if (bytes === 4 || bytes === 8) {
+    const words = memory.i32;
+    const at = from >>> 2;
+    const shift = (from & 3) << 3;
+    if (shift === 0) {
+      i32[word] = words[at] as number;
+      i32[word + 1] = bytes === 8 ? (words[at + 1] as number) : 0;
+    } else {
+      const middle = words[at + 1] as number;
+      i32[word] = ((words[at] as number) >>> shift) | (middle << (32 - shift));
+      i32[word + 1] = bytes === 8 ? (middle >>> shift) | ((words[at + 2] as number) << (32 - shift)) : 0;
+    }
+    return true;
+  }
+  const { u8 } = memory;
+  if (bytes <= 2) {
+    i32[word] = bytes === 1 ? (u8[from] as number) : (u8[from] as number) | ((u8[from + 1] as number) << 8);
+    i32[word + 1] = 0;
+    return true;
+  }
+  for (let n = 0; n < bytes; n++) cpu.u8[to + n] = u8[from + n] as number;
+  return true;
+}
+
+/** Stores `bytes` bytes from byte offset `from` of the state. */
+export function store(cpu: Processor, from: number, bytes: number): boolean {
+  return storeAs(cpu, from, bytes, cpu.accessClass);
+}
+
+/** A store with the rights of class `as`. */
+export function storeAs(cpu: Processor, from: number, bytes: number, as: AccessClass): boolean {
+  const { i32 } = cpu;
+  const lo = i32[LINEAR] as number;
+  const offset = lo & LAST_OFFSET;
+  if (offset + bytes > PAGE) return storeAcross(cpu, from, bytes, as);
+  const entry = translate(cpu, lo, i32[LINEAR + 1] as number, WRITE << as);
+  if (entry < 0) return false;
+  const where = cpu.tlb.where[entry] as number;
+  if (where === 0) return storeSlowly(cpu, from, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  const { memory } = cpu;
+  const to = where + offset;
+  if (((memory.pageUse[(where - memory.ramStart) >>> 12] as number) & PAGE_HAS_CODE) !== 0)
+    codeModified(cpu, where);
+  if ((to & 3) === 0 && (bytes === 4 || bytes === 8)) {
+    memory.i32[to >>> 2] = i32[from >> 2] as number;
+    if (bytes === 8) memory.i32[(to >>> 2) + 1] = i32[(from >> 2) + 1] as number;
+    return true;
+  }
+  for (let n = 0; n < bytes; n++) memory.u8[to + n] = cpu.u8[from + n] as number;
+  return true;
+}
+
+/** Whether a store of `bytes` at the slot `linear` will succeed; raises the fault if not. */
+export function probeStore(cpu: Processor, bytes: number): boolean {
+  const { i32 } = cpu;
+  const lo = i32[LINEAR] as number;
+  const hi = i32[LINEAR + 1] as number;
+  const need = (READ | WRITE) << cpu.accessClass;
+  if (translate(cpu, lo, hi, need) < 0) return false;
+  if ((lo & LAST_OFFSET) + bytes <= PAGE) return true;
+  return translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), need) >= 0;
+}
+
+function nextPageLow(lo: number): number {
+  return ((lo & -PAGE) + PAGE) | 0;
+}
+
+function nextPageHigh(cpu: Processor, lo: number, hi: number): number {
+  // Outside 64-bit mode linear addresses wrap at 4 GBytes.
+  return lo >>> 0 >= 0xffff_f000 && cpu.codeBits === 64 ? (hi + 1) | 0 : hi;
+}
+
+/** A store changes a page from which code was decoded: what was decoded no longer holds. */
+function codeModified(cpu: Processor, where: number): void {
+  cpu.memory.page(cpu.memory.ramAddress(where));
+  cpu.requestAttention();
+}
+
+function loadAcross(cpu: Processor, to: number, bytes: number, as: AccessClass): boolean {
+  const { i32 } = cpu;
+  const lo = i32[LINEAR] as number;
+  const hi = i32[LINEAR + 1] as number;
+  const first = PAGE - (lo & LAST_OFFSET);
+  const low = translate(cpu, lo, hi, READ << as);
+  if (low < 0) return false;
+  const physical = (cpu.tlb.physical[low] as number) + (lo & LAST_OFFSET);
+  const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), READ << as);
+  if (high < 0) return false;
+  const second = cpu.tlb.physical[high] as number;
+  return loadSlowly(cpu, to, physical, first) && loadSlowly(cpu, to + first, second, bytes - first);
+}
+
+function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClass): boolean {
+  const { i32 } = cpu;
+  const lo = i32[LINEAR] as number;
+  const hi = i32[LINEAR + 1] as number;
+  const first = PAGE - (lo & LAST_OFFSET);
+  const low = translate(cpu, lo, hi, WRITE << as);
+  if (low < 0) return false;
+  const physical = (cpu.tlb.physical[low] as number) + (lo & LAST_OFFSET);
+  const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), WRITE << as);
+  if (high < 0) return false;
+  const second = cpu.tlb.physical[high] as number;
+  return storeSlowly(cpu, from, physical, first) && storeSlowly(cpu, from + first, second, bytes - first);
+}
+
+/** A load that is not just a copy within RAM: devices and watched pages see it. */
+function loadSlowly(cpu: Processor, to: number, physical: number, bytes: number): boolean {
+  const { memory, u8 } = cpu;
+  cpu.accessWatch?.(false, physical, bytes, undefined);
+  for (let n = 0; n < bytes; n++) u8[to + n] = memory.read8(physical + n);
+  for (let n = bytes; n < 8 && bytes < 8 && (to & 7) === 0; n++) u8[to + n] = 0;
+  return true;
+}
+
+function storeSlowly(cpu: Processor, from: number, physical: number, bytes: number): boolean {
+  const { memory, u8 } = cpu;
+  if (cpu.accessWatch?.(true, physical, bytes, u8.subarray(from, from + bytes))) return true;
+  cpu.requestAttention();
+  for (let n = 0; n < bytes; n++) memory.write8(physical + n, u8[from + n] as number);
+  return true;
+}
+
+/** Loads through a segment: `hi`:`lo` is the offset. */
+export function loadFrom(
+  cpu: Processor,
+  segment: Segment,
+  lo: number,
+  hi: number,
+  to: number,
+  bytes: number,
+): boolean {
+  return linearise(cpu, segment, lo, hi, bytes, READ) && load(cpu, to, bytes);
+}
+
+/** Stores through a segment. */
+export function storeTo(
+  cpu: Processor,
+  segment: Segment,
+  lo: number,
+  hi: number,
+  from: number,
+  bytes: number,
+): boolean {
+  return linearise(cpu, segment, lo, hi, bytes, WRITE) && store(cpu, from, bytes);
+}
+
+/**
+ * Loads at a linear address as an implicit supervisor-mode access: descriptor tables, task-state
+ * segments (SDM vol. 3A §5.6).
+ */
+export function loadLinear(cpu: Processor, lo: number, hi: number, to: number, bytes: number): boolean {
+  cpu.i32[LINEAR] = lo;
+  cpu.i32[LINEAR + 1] = hi;
+  return loadAs(cpu, to, bytes, 3);
+}
+
+/** Stores at a linear address as an implicit supervisor-mode access. */
+export function storeLinear(cpu: Processor, lo: number, hi: number, from: number, bytes: number): boolean {
+  cpu.i32[LINEAR] = lo;
+  cpu.i32[LINEAR + 1] = hi;
+  return storeAs(cpu, from, bytes, 3);
+}

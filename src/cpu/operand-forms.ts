@@ -1,0 +1,87 @@
+/**
+ * How operands get to an operation and back: an operand in memory through T0, an immediate through
+ * T1. One function a combination, chosen when the instruction is decoded.
+ */
+import { effectiveAddress, linearise } from './addressing.ts';
+import type { Execute, Instruction } from './instruction.ts';
+import { Next } from './instruction.ts';
+import { load, probeStore, store } from './memory-access.ts';
+import type { Processor } from './processor.ts';
+import { Register } from './registers.ts';
+import { Access } from './tlb.ts';
+
+const LINEAR = 2 * Register.linear;
+const T1 = 2 * Register.T1;
+/** Byte offset of the temporary that stands for an operand in memory. */
+export const MEMORY_OPERAND = 8 * Register.T0;
+/** Byte offset of the temporary that holds an immediate. */
+export const IMMEDIATE_OPERAND = 8 * Register.T1;
+
+/** What an instruction does with its operand in memory. */
+export type MemoryUse = 'none' | 'read' | 'modify' | 'write';
+
+/** The linear address of the memory operand into the slot `linear`, checked for `bytes` bytes. */
+export function operandAddress(cpu: Processor, i: Instruction, bytes: number, access: Access): boolean {
+  effectiveAddress(cpu, i);
+  const w = cpu.i32;
+  return linearise(cpu, i.segment, w[LINEAR] as number, w[LINEAR + 1] as number, bytes, access);
+}
+
+function withImmediate(cpu: Processor, i: Instruction): Next {
+  cpu.i32[T1] = i.immediate;
+  cpu.i32[T1 + 1] = i.immediateHigh;
+  return i.operate(cpu, i);
+}
+
+function reading(cpu: Processor, i: Instruction): Next {
+  if (!operandAddress(cpu, i, i.memoryBytes, Access.Read)) return Next.Fault;
+  if (!load(cpu, MEMORY_OPERAND, i.memoryBytes)) return Next.Fault;
+  return i.operate(cpu, i);
+}
+
+function readingWithImmediate(cpu: Processor, i: Instruction): Next {
+  if (!operandAddress(cpu, i, i.memoryBytes, Access.Read)) return Next.Fault;
+  if (!load(cpu, MEMORY_OPERAND, i.memoryBytes)) return Next.Fault;
+  return withImmediate(cpu, i);
+}
+
+/** The store cannot fault after the probe, so that the operation may have changed registers and flags. */
+function modifyingBy(operate: Execute): Execute {
+  return (cpu, i) => {
+    if (!operandAddress(cpu, i, i.memoryBytes, Access.Write)) return Next.Fault;
+    if (!probeStore(cpu, i.memoryBytes) || !load(cpu, MEMORY_OPERAND, i.memoryBytes)) return Next.Fault;
+    const next = operate(cpu, i);
+    if (next !== Next.Sequential) return next;
+    store(cpu, MEMORY_OPERAND, i.memoryBytes);
+    return next;
+  };
+}
+
+const modifying = modifyingBy((cpu, i) => i.operate(cpu, i));
+const modifyingWithImmediate = modifyingBy(withImmediate);
+
+/** Operations that only write memory change nothing else: the store may still fault. */
+function writing(cpu: Processor, i: Instruction): Next {
+  const next = i.operate(cpu, i);
+  if (next !== Next.Sequential) return next;
+  if (!operandAddress(cpu, i, i.memoryBytes, Access.Write)) return Next.Fault;
+  return store(cpu, MEMORY_OPERAND, i.memoryBytes) ? next : Next.Fault;
+}
+
+function writingWithImmediate(cpu: Processor, i: Instruction): Next {
+  cpu.i32[T1] = i.immediate;
+  cpu.i32[T1 + 1] = i.immediateHigh;
+  return writing(cpu, i);
+}
+
+const FORMS: Record<MemoryUse, readonly [Execute | undefined, Execute]> = {
+  none: [undefined, withImmediate],
+  read: [reading, readingWithImmediate],
+  modify: [modifying, modifyingWithImmediate],
+  write: [writing, writingWithImmediate],
+};
+
+/** What runs an instruction whose operation is `operate`. */
+export function formOf(operate: Execute, use: MemoryUse, hasImmediate: boolean): Execute {
+  return FORMS[use][hasImmediate ? 1 : 0] ?? operate;
+}

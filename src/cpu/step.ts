@@ -1,0 +1,85 @@
+/**
+ * Executes instructions: finds decoded code at RIP, runs it, and at the end of every instruction
+ * settles what it came to (SDM vol. 3A §7.9 for what is looked at between two instructions).
+ */
+import { BlockCache } from './block-cache.ts';
+import { afterInstruction, atBoundary } from './boundary.ts';
+import { deliverFault } from './events.ts';
+import { materialise } from './flags.ts';
+import { type Instruction, Next } from './instruction.ts';
+import type { Processor } from './processor.ts';
+import { Register } from './registers.ts';
+
+const RIP = 2 * Register.RIP;
+const ATTENTION = 2 * Register.attention;
+
+/** Instruction execution of one processor. */
+export class Execution {
+  private readonly cpu: Processor;
+  private readonly blocks: BlockCache;
+
+  constructor(cpu: Processor) {
+    this.cpu = cpu;
+    this.blocks = new BlockCache(cpu);
+  }
+
+  /**
+   * Executes until `cpu.executed` has grown by `count` or the processor has nothing to execute. An
+   * instruction that faults counts, as does an iteration of a string instruction.
+   */
+  run(count: number): void {
+    const { cpu } = this;
+    const end = cpu.executed + count;
+    while (cpu.executed < end) {
+      if (cpu.i32[ATTENTION] !== 0 && !atBoundary(cpu)) break;
+      const block = this.blocks.at(cpu);
+      if (block === undefined) {
+        cpu.executed++;
+        deliverFault(cpu);
+      } else this.execute(block.instructions, end);
+    }
+    materialise(cpu);
+  }
+
+  private execute(instructions: readonly Instruction[], end: number): void {
+    const { cpu } = this;
+    const { i32 } = cpu;
+    // What needs attention needs it after each single instruction.
+    const most = i32[ATTENTION] !== 0 ? 1 : Math.min(instructions.length, end - cpu.executed);
+    let n = 0;
+    let next: Next = Next.Sequential;
+    let i = instructions[0] as Instruction;
+    do {
+      i = instructions[n++] as Instruction;
+      advance(cpu, i.length);
+      next = i.run(cpu, i);
+    } while (next === Next.Sequential && n < most && i32[ATTENTION] === 0);
+    cpu.executed += n;
+    if (next >= Next.Fault) settle(cpu, i, next);
+    else if (i32[ATTENTION] !== 0) afterInstruction(cpu);
+  }
+}
+
+function advance(cpu: Processor, bytes: number): void {
+  const w = cpu.i32;
+  const lo = w[RIP] as number;
+  const sum = (lo + bytes) | 0;
+  w[RIP] = sum;
+  if (lo < 0 && sum >= 0 && cpu.codeBits === 64) w[RIP + 1] = ((w[RIP + 1] as number) + 1) | 0;
+}
+
+/** Sets RIP back to the instruction of `bytes` bytes that was being executed. */
+function retreat(cpu: Processor, bytes: number): void {
+  const w = cpu.i32;
+  const lo = w[RIP] as number;
+  const difference = (lo - bytes) | 0;
+  w[RIP] = difference;
+  if (lo >= 0 && difference < 0 && cpu.codeBits === 64) w[RIP + 1] = ((w[RIP + 1] as number) - 1) | 0;
+}
+
+function settle(cpu: Processor, i: Instruction, next: Next): void {
+  if (next === Next.Settled) return;
+  retreat(cpu, i.length);
+  if (next === Next.Fault) deliverFault(cpu);
+  else if (next === Next.VmExit) cpu.vmxPort.exitPending();
+}
