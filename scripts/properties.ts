@@ -5,6 +5,7 @@ import { Command, InvalidArgumentError, Option } from 'commander';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
 const VITEST = fileURLToPath(new URL('../node_modules/vitest/vitest.mjs', import.meta.url));
+const LONGEST_TIMEOUT = 2 ** 31 - 1;
 const LARGEST_SEED = 2 ** 31 - 1;
 
 function wholeNumber(least: number, most: number): (text: string) => number {
@@ -20,17 +21,20 @@ function wholeNumber(least: number, most: number): (text: string) => number {
 interface Options {
   readonly runs: number;
   readonly seed?: number;
+  readonly first?: number;
   readonly only?: string;
 }
 
-function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), only }: Options): void {
-  const replay = `npm run test:properties -- --runs ${runs} --seed ${seed}${only === undefined ? '' : ` --only '${only}'`}`;
+function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), first = 0, only }: Options): void {
+  const replay = `npm run test:properties -- --runs ${runs} --seed ${seed}${first === 0 ? '' : ` --first ${first}`}${only === undefined ? '' : ` --only '${only}'`}`;
   console.log(`${runs} runs of each property, seed ${seed}. To replay: ${replay}`);
   const filter = only === undefined ? [] : ['--testNamePattern', only];
   // Each run takes milliseconds; a property that takes this long hangs.
-  const timeout = 60_000 + 100 * runs;
+  const timeout = Math.min(60_000 + 100 * runs, LONGEST_TIMEOUT);
   const args = [VITEST, 'run', 'test/properties', '--testTimeout', `${timeout}`, ...filter];
-  const env = { ...process.env, VMXON_RUNS: `${runs}`, VMXON_SEED: `${seed}` };
+  // So that a campaign's progress is printed as it is made.
+  args.push('--disableConsoleIntercept');
+  const env = { ...process.env, VMXON_RUNS: `${runs}`, VMXON_SEED: `${seed}`, VMXON_FIRST: `${first}` };
   const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit' });
   child.on('error', (error) => {
     console.error(`the properties could not be run: ${error.message}`);
@@ -54,6 +58,12 @@ new Command('npm run test:properties --')
     new Option('-s, --seed <number>', 'seed of all of them; an arbitrary one if left out').argParser(
       wholeNumber(-(2 ** 31), LARGEST_SEED),
     ),
+  )
+  .addOption(
+    new Option(
+      '-f, --first <number>',
+      'number of the first trial of hostile input, to run one again',
+    ).argParser(wholeNumber(0, 1_000_000_000)),
   )
   .option('-o, --only <pattern>', 'only properties whose name matches this regular expression')
   .action(campaign)

@@ -16,3 +16,24 @@ export function runs<T>(usual: number): fc.Parameters<T> {
   const numRuns = setting('VMXON_RUNS') ?? usual;
   return seed === undefined ? { numRuns } : { numRuns, seed };
 }
+
+/** The trials of a campaign that draws its own numbers. */
+export interface Trials {
+  readonly count: number;
+  readonly seed: number;
+  /** Number of the first. */
+  readonly first: number;
+  /** Somebody waits for progress. */
+  readonly watched: boolean;
+}
+
+/** `usual` trials where the environment does not say how many. */
+export function trials(usual: number): Trials {
+  const count = setting('VMXON_RUNS');
+  return {
+    count: count ?? usual,
+    seed: setting('VMXON_SEED') ?? 0,
+    first: setting('VMXON_FIRST') ?? 0,
+    watched: count !== undefined,
+  };
+}
