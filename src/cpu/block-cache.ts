@@ -106,7 +106,7 @@ export class BlockCache {
     while (at < end && instructions.length < MAX_BLOCK_INSTRUCTIONS) {
       const available = Math.min(end - at, MAX_INSTRUCTION_BYTES);
       const decoded = this.decoder.decode(memory.u8.subarray(at, at + available), available, codeBits);
-      if (typeof decoded === 'number') break;
+      if (typeof decoded === 'number' || (decoded.row.begins === true && at !== where)) break;
       instructions.push(decoded);
       at += decoded.length;
       if (decoded.row.ends === true) break;

@@ -43,6 +43,8 @@ export interface OpcodeRow {
   readonly repeat?: 'rep' | 'repe';
   /** Ends a decoded block: what follows depends on what it does. */
   readonly ends?: true;
+  /** Begins a decoded block: it sees how many instructions were executed (IN, OUT, RDTSC and the like). */
+  readonly begins?: true;
   /** #UD unless the processor has this. */
   readonly feature?: (features: CpuidFeatures) => boolean;
 }

@@ -100,8 +100,13 @@ export class Processor {
   accessWatch: AccessWatch | undefined = undefined;
   /** How often each instruction that is known but not modelled was met. */
   readonly unmodelled = new Map<string, number>();
-  /** Instructions and iterations of string instructions executed so far: virtual time. */
+  /**
+   * Instructions and iterations of string instructions executed so far: virtual time. Within a decoded
+   * block it is that of the block's first instruction (`begins` in the opcode map).
+   */
   executed = 0;
+  /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
+  stopRequested = false;
 
   constructor(index: number, features: CpuidFeatures, memory: PhysicalMemory) {
     this.index = index;
@@ -222,6 +227,12 @@ export class Processor {
   /** Asks for a look at the next instruction boundary, for `why` ({@link Attention}). */
   requestAttention(why: Attention = Attention.Lookup): void {
     this.i32[ATTENTION] = (this.i32[ATTENTION] as number) | why;
+  }
+
+  /** Stops execution after the present instruction or iteration, until {@link stopRequested} is cleared. */
+  requestStop(): void {
+    this.stopRequested = true;
+    this.requestAttention();
   }
 
   /** RDMSR at CPL 0: the value, or undefined for #GP(0). */

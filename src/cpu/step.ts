@@ -24,14 +24,14 @@ export class Execution {
   }
 
   /**
-   * Executes until `cpu.executed` has grown by `count` or the processor has nothing to execute. An
-   * instruction that faults counts, as does an iteration of a string instruction.
+   * Executes until `cpu.executed` has grown by `count` or the processor has nothing to execute, or is
+   * asked to stop. An instruction that faults counts, as does an iteration of a string instruction.
    */
   run(count: number): void {
     const { cpu } = this;
     const end = cpu.executed + count;
     while (cpu.executed < end) {
-      if (cpu.i32[ATTENTION] !== 0 && !atBoundary(cpu)) break;
+      if (cpu.i32[ATTENTION] !== 0 && (cpu.stopRequested || !atBoundary(cpu))) break;
       const block = this.blocks.at(cpu);
       if (block === undefined) {
         cpu.executed++;

@@ -36,6 +36,8 @@ export interface LogicalProcessorOptions {
 
 export interface ProcessorSnapshot {
   readonly registers: Uint32Array;
+  /** Instructions executed so far. */
+  readonly executed: number;
   readonly vmx: VmxSnapshot;
 }
 
@@ -307,11 +309,14 @@ export class LogicalProcessor {
   }
 
   snapshot(): ProcessorSnapshot {
-    return { registers: this.processor.words.slice(), vmx: this.unit.snapshot() };
+    const { words, executed } = this.processor;
+    return { registers: words.slice(), executed, vmx: this.unit.snapshot() };
   }
 
   restore(snapshot: ProcessorSnapshot): void {
     this.processor.words.set(snapshot.registers);
+    this.processor.executed = snapshot.executed;
+    this.processor.stopRequested = false;
     this.processor.updateMode();
     this.unit.restore(snapshot.vmx);
   }

@@ -12,6 +12,7 @@ import {
   HazardMonitor,
   type HazardSnapshot,
 } from '../vmx/hazards/hazard-monitor.ts';
+import { Platform, type PlatformConnections, type PlatformSnapshot } from './devices/platform.ts';
 import { LogicalProcessor, type ProcessorSnapshot } from './logical-processor.ts';
 
 export interface MachineOptions {
@@ -28,6 +29,8 @@ export interface MachineOptions {
   readonly seed?: number;
   /** Bytes of RAM, a multiple of 4096; 0, the default, leaves all memory sparse, which suits a machine that runs no code. */
   readonly memory?: number;
+  /** Puts the devices of a PC behind the I/O ports, connected as this says; without it no port answers. */
+  readonly devices?: PlatformConnections;
 }
 
 /** A machine at one moment. */
@@ -35,6 +38,8 @@ export interface MachineSnapshot {
   readonly memory: ReadonlyMap<number, Uint8Array>;
   readonly processors: readonly ProcessorSnapshot[];
   readonly hazards: HazardSnapshot;
+  /** Of a machine with devices. */
+  readonly platform: PlatformSnapshot | undefined;
 }
 
 export const MAX_CPUS = 256;
@@ -43,6 +48,8 @@ export class Machine {
   /** Physical memory itself: what is done here is done by nobody's instruction and watched by no one. */
   readonly memory: PhysicalMemory;
   readonly processors: readonly LogicalProcessor[];
+  /** The devices, if the machine has any. */
+  readonly platform: Platform | undefined;
   readonly #monitor: HazardMonitor;
 
   /** @throws RangeError naming the option that is out of range */
@@ -68,6 +75,29 @@ export class Machine {
           peers: () => this.processors,
         }),
     );
+    this.platform = options.devices === undefined ? undefined : this.#connect(options.devices, options);
+  }
+
+  #connect(connections: PlatformConnections, { cpus = 1, memory = 0 }: MachineOptions): Platform {
+    const platform = new Platform({
+      ...connections,
+      ramSize: memory,
+      cpus,
+      now: () => this.time,
+      stop: () => {
+        for (const { processor } of this.processors) processor.requestStop();
+      },
+      a20: (enabled) => {
+        for (const cpu of this.processors) cpu.set('a20mMode', enabled ? 0n : 1n);
+      },
+    });
+    for (const { processor } of this.processors) processor.ports = platform.bus;
+    return platform;
+  }
+
+  /** Virtual time in nanoseconds: an instruction takes one. */
+  get time(): number {
+    return (this.processors[0] as LogicalProcessor).processor.executed;
   }
 
   /** Processor `index`. @throws RangeError if there is none */
@@ -99,6 +129,7 @@ export class Machine {
       memory: this.memory.snapshot(),
       processors: this.processors.map((p) => p.snapshot()),
       hazards: this.#monitor.snapshot(),
+      platform: this.platform?.snapshot(),
     };
   }
 
@@ -109,6 +140,7 @@ export class Machine {
     snapshot.processors.forEach((kept, index) => {
       this.cpu(index).restore(kept);
     });
+    if (snapshot.platform !== undefined) this.platform?.restore(snapshot.platform);
     // A processor-held copy and the monitor share one record of the fields written.
     for (const processor of this.processors) processor.rejoinMonitor();
   }

@@ -20,11 +20,8 @@ import { SystemControlPort } from './system-control-port.ts';
 /** 1 January 2026, 00:00:00. */
 export const DEFAULT_DATE = 1_767_225_600;
 
-export interface PlatformOptions {
-  /** RAM in bytes. */
-  readonly ramSize: number;
-  readonly cpus: number;
-  readonly now: VirtualTime;
+/** What of the devices is connected to the world outside the machine. */
+export interface PlatformConnections {
   /** Date at power-up in seconds since 1970; {@link DEFAULT_DATE} if left out. */
   readonly date?: number;
   readonly commandLine?: string;
@@ -32,6 +29,15 @@ export interface PlatformOptions {
   readonly serial?: (byte: number) => void;
   /** A byte was written to the debug console. */
   readonly debugConsole?: (byte: number) => void;
+}
+
+export interface PlatformOptions extends PlatformConnections {
+  /** RAM in bytes. */
+  readonly ramSize: number;
+  readonly cpus: number;
+  readonly now: VirtualTime;
+  /** A device asked for a stop: {@link Platform.stop} says which. */
+  readonly stop?: () => void;
   /** The A20 gate was switched. */
   readonly a20?: (enabled: boolean) => void;
 }
@@ -42,7 +48,7 @@ export interface PlatformSnapshot {
   readonly a20: boolean;
 }
 
-const nobody = () => {};
+const nobody = (): void => {};
 
 export class Platform {
   readonly bus: PortBus;
@@ -54,9 +60,10 @@ export class Platform {
   #stop: MachineStop | undefined;
 
   constructor(options: PlatformOptions) {
-    const { now } = options;
+    const { now, stop: stopped = nobody } = options;
     const stop = (request: MachineStop) => {
       this.#stop ??= request;
+      stopped();
     };
     this.#a20 = gate(options.a20 ?? nobody);
     this.interrupts = new InterruptControllers(() => this.update());
