@@ -38,6 +38,10 @@ describe('the control catalogue', () => {
     }
   });
 
+  it('names no bit above 31, so that one 32-bit word holds every control', () => {
+    expect(Math.max(...CONTROLS.map((c) => c.bit))).toBeLessThan(32);
+  });
+
   it('has one control of an id, which begins with its group', () => {
     expect(new Set(CONTROLS.map((c) => c.id)).size).toBe(CONTROLS.length);
     for (const control of CONTROLS) {

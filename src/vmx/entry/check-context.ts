@@ -32,8 +32,8 @@ export interface EntryEnvironment {
 export type SegmentRegister = 'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'ldtr' | 'tr';
 
 interface ControlWord {
+  /** Bits 31:0 of the group; no control lies above. */
   low: number;
-  high: number;
   /** The control field whose value is unknown, if this word depends on one. */
   missing: string | undefined;
 }
@@ -53,7 +53,7 @@ export class CheckContext {
   private quads!: BigUint64Array;
   private words!: Uint32Array;
   private readonly known: Uint8Array | undefined;
-  /** Effective control words by group, low and high 32 bits; worked out on first use after {@link refresh}. */
+  /** Effective control words by group; worked out on first use after {@link refresh}. */
   private readonly controls = Object.fromEntries(GROUPS.map((g) => [g, undefined])) as ControlWords;
 
   /**
@@ -121,9 +121,8 @@ export class CheckContext {
 
   /** Bit `position` of the field, 0–63. */
   bit(field: FieldName, position: number): boolean {
-    return position < 32
-      ? ((this.low(field) >>> position) & 1) === 1
-      : ((this.high(field) >>> (position - 32)) & 1) === 1;
+    const half = position < 32 ? this.low(field) : this.high(field);
+    return ((half >>> (position & 31)) & 1) === 1;
   }
 
   /** Bits `high:low` of the field as a number, at most 32 bits of the low word. */
@@ -136,7 +135,7 @@ export class CheckContext {
     const { group, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
     const word = this.group(group);
     if (word.missing !== undefined) this.missing.add(word.missing);
-    return (((bit < 32 ? word.low : word.high) >>> (bit & 31)) & 1) === 1;
+    return ((word.low >>> bit) & 1) === 1;
   }
 
   private group(group: ControlGroupName): ControlWord {
@@ -144,21 +143,17 @@ export class CheckContext {
     if (cached !== undefined) return cached;
     const { field, activatedBy } = CONTROL_GROUPS[group];
     const slot = Field[field];
-    let word: ControlWord = { low: 0, high: 0, missing: undefined };
+    const word: ControlWord = { low: 0, missing: undefined };
     if (this.capabilities.fieldExists[slot] === 1) {
       const active = activatedBy.every((id) => {
         const { group: outer, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
         const outerWord = this.group(outer);
-        if (outerWord.missing !== undefined) word.missing = outerWord.missing;
+        word.missing ??= outerWord.missing;
         return ((outerWord.low >>> bit) & 1) === 1;
       });
       if (active) {
-        const known = this.known === undefined || this.known[slot] === 1;
-        word = {
-          low: this.words[2 * slot] as number,
-          high: this.words[2 * slot + 1] as number,
-          missing: known ? undefined : field,
-        };
+        word.low = this.words[2 * slot] as number;
+        if (this.known?.[slot] === 0) word.missing ??= field;
       }
     }
     this.controls[group] = word;
@@ -190,11 +185,6 @@ export class CheckContext {
 
   get ia32eModeGuest(): boolean {
     return this.control('entry.ia32eModeGuest');
-  }
-
-  /** Guest RFLAGS.VM. */
-  get virtual8086(): boolean {
-    return this.bit('guestRflags', 17);
   }
 
   /** Guest CR4.FRED (bit 32). */

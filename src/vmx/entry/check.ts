@@ -92,13 +92,12 @@ export function checksOf(sdm: SdmSection, consequence: Consequence) {
   });
 }
 
-/** How a control is written in sentences: `"use I/O bitmaps"`, with its kind where names repeat. */
-export function quoteControl(id: ControlId): string {
+/** A control in a sentence: `"use I/O bitmaps"`, with its kind where names repeat. */
+function nameInSentence(id: ControlId): string {
   const { group, name } = controlOf(id);
-  const lower = /^(?!Intel)[A-Z][a-z]/.test(name) ? name[0]?.toLowerCase() + name.slice(1) : name;
-  const kind =
-    group === 'exit' || group === 'exit2' ? ' VM-exit control' : group === 'entry' ? ' VM-entry control' : '';
-  return `"${lower}"${kind}`;
+  const lower = /^(?!Intel)[A-Z][a-z]/.test(name) ? name.charAt(0).toLowerCase() + name.slice(1) : name;
+  if (group === 'exit' || group === 'exit2') return `the "${lower}" VM-exit control`;
+  return group === 'entry' ? `the "${lower}" VM-entry control` : `"${lower}"`;
 }
 
 function controlFields(id: ControlId): FieldName[] {
@@ -109,7 +108,7 @@ function controlFields(id: ControlId): FieldName[] {
 /** The control is (effectively) 1. */
 export function on(id: ControlId): Condition {
   return {
-    text: `the ${quoteControl(id)} is 1`.replace(/^the ("[^"]*") is/, '$1 is'),
+    text: `${nameInSentence(id)} is 1`,
     fields: controlFields(id),
     test: (c) => c.control(id),
   };
@@ -118,7 +117,7 @@ export function on(id: ControlId): Condition {
 /** The control is (effectively) 0. */
 export function off(id: ControlId): Condition {
   return {
-    text: `the ${quoteControl(id)} is 0`.replace(/^the ("[^"]*") is/, '$1 is'),
+    text: `${nameInSentence(id)} is 0`,
     fields: controlFields(id),
     test: (c) => !c.control(id),
   };

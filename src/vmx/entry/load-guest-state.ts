@@ -145,8 +145,8 @@ const DR7_ONE = 0x400;
 const AR_UNUSABLE = 0x1_0000;
 const AR_DB = 0x4000;
 const [SS_BASE, SS_RIGHTS] = [Register['SS.base'], Register['SS.accessRights']];
-const [DS_BASE, DS_RIGHTS] = [Register['DS.base'], Register['DS.accessRights']];
-const [ES_BASE, ES_RIGHTS] = [Register['ES.base'], Register['ES.accessRights']];
+const DS_BASE = Register['DS.base'];
+const ES_BASE = Register['ES.base'];
 const VTPR = 0x80;
 const VPPR = 0xa0;
 
@@ -197,8 +197,9 @@ function loadUnusableSegments(words: Uint32Array): void {
     words[2 * SS_BASE + 1] = 0;
     words[2 * SS_RIGHTS] = (stack | AR_DB) >>> 0;
   }
-  if ((words[2 * DS_RIGHTS] as number) & AR_UNUSABLE) words[2 * DS_BASE + 1] = 0;
-  if ((words[2 * ES_RIGHTS] as number) & AR_UNUSABLE) words[2 * ES_BASE + 1] = 0;
+  // If DS and ES are usable, these bits are 0 already: VM entry has checked it.
+  words[2 * DS_BASE + 1] = 0;
+  words[2 * ES_BASE + 1] = 0;
 }
 
 /**

@@ -5,7 +5,7 @@
 
 import { slotsOf } from '../../bits/slots.ts';
 import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
-import { FIELDS, Field } from '../../vmcs/fields.ts';
+import { FIELDS, Field, type VmcsField } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { LaunchState } from '../../vmcs/region.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
@@ -141,7 +141,7 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
       const detail = `"${FIELDS[slot]?.name}" was not written after the VMCS may have been corrupted: ${record.corrupted}`;
       return hazards.report('vmcs.corrupted-use', cpu.index, instruction, copy.address, detail);
     }
-    const detail = `${FIELDS[slot]?.name} was never written`;
+    const detail = `${(FIELDS[slot] as VmcsField).name} was never written`;
     if (hazards.report('vmcs.uninitialised-field', cpu.index, instruction, copy.address, detail)) return true;
   }
   if (record.beingRepaired) hazards.repaired(record);

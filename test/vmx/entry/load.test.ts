@@ -57,6 +57,8 @@ describe('control and debug registers', () => {
     const host = { DR7: 0x455n, IA32_DEBUGCTL: 1n };
     const on = entered(fields, host, ['entry.loadDebugControls']);
     expect([on.cpu.get('DR7'), on.cpu.get('IA32_DEBUGCTL')]).toEqual([0xffff_0fffn, 3n]);
+    const high = entered(fields, { DR7: 0x1234_5678_0000_0455n }, ['entry.loadDebugControls']);
+    expect(high.cpu.get('DR7')).toBe(0xffff_0fffn);
     const off = entered(fields, host, [], new Guest().off('entry.loadDebugControls'));
     expect([off.cpu.get('DR7'), off.cpu.get('IA32_DEBUGCTL')]).toEqual([0x455n, 1n]);
   });
@@ -204,6 +206,16 @@ describe('segments, RIP, RSP, RFLAGS', () => {
     expect(guest.cpu.get('SS.selector')).toBe(0x20n);
   });
 
+  it('a usable SS keeps base and D/B', () => {
+    const fields = {
+      guestSsSelector: 0x10n,
+      guestSsBase: 0x1234_5677n,
+      guestSsLimit: 0xffffn,
+      guestSsAccessRights: 0x93n,
+    };
+    expect(read(entered(fields), 'SS')).toEqual([0x10n, 0x1234_5677n, 0xffffn, 0x93n]);
+  });
+
   it('CPL is SS.DPL of the field', () => {
     const guest = entered({
       guestCsAccessRights: 0xa0fbn,
@@ -256,6 +268,14 @@ describe('PDPTEs', () => {
       0xcn,
       0xd001n,
     ]);
+  });
+
+  it('and no register besides', () => {
+    for (const controls of [[], ['proc2.enableEpt']] as ControlId[][]) {
+      const guest = inMemory().fields({ guestGdtrBase: 0x1230n });
+      guest.machine.memory.write64(0x7_0040, 0x5001n);
+      expect(entered({}, {}, controls, guest).cpu.get('GDTR.base')).toBe(0x1230n);
+    }
   });
 
   it('not without PAE paging', () => {
@@ -372,6 +392,32 @@ describe('interruptibility, activity, pending debug exceptions', () => {
     expect(entered({ injectedEventIdentification: 0xb0dn }).cpu.unit.vmx.injectedEvent).toBeUndefined();
   });
 
+  it.each([
+    ['external interrupt', 0x8000_0000n],
+    ['divide error', 0x8000_0300n],
+    ['SYSCALL', 0x8000_0701n],
+    ['SYSENTER', 0x8000_0702n],
+  ])('injecting %s is no pending MTF exit', (_, identification) => {
+    const fred = { guestCr4: 0x1_0000_2020n, guestRflags: 0x202n };
+    const { vmx } = entered({ ...event(identification), ...fred }).cpu.unit;
+    expect(vmx.injectedEvent).toMatchObject({ identification: Number(identification) });
+    expect(vmx.mtfPending).toBe(false);
+  });
+
+  it('without a valid event nothing is pending, whatever its other bits', () => {
+    for (const identification of [0n, 0x700n, 0x20n, 0x202n]) {
+      const { vmx } = entered(event(identification)).cpu.unit;
+      expect([vmx.mtfPending, vmx.injectedEvent]).toEqual([false, undefined]);
+    }
+  });
+
+  it('enclave interruption is as the field says', () => {
+    const set = entered({ guestInterruptibilityState: 0x10n });
+    expect(set.cpu.get('enclaveInterruption')).toBe(1n);
+    expect(state(set)).toEqual([0n, 0n, 0n, 0n, 0n]);
+    expect(entered({}, { enclaveInterruption: 1n }).cpu.get('enclaveInterruption')).toBe(0n);
+  });
+
   it('virtual NMIs: bit 3 and an injected NMI block virtual NMIs, not NMIs', () => {
     const controls: ControlId[] = ['pin.nmiExiting', 'pin.virtualNmis'];
     const blocking = (fields: FieldValues) => {
@@ -426,6 +472,16 @@ describe('VPID, timers, virtual interrupts, shadow VMCS', () => {
       expect(guest.machine.memory.read32(VIRTUAL_APIC + 0xa0)).toBe(vppr);
       expect(vmx.virtualInterruptPending).toBe(recognised && !window);
     }
+  });
+
+  it('RVI, SVI and the virtual-APIC page stay alone without "virtual-interrupt delivery"', () => {
+    const fields = { virtualApicAddress: BigInt(VIRTUAL_APIC), guestInterruptStatus: 0x3151n };
+    const guest = new Guest();
+    guest.machine.memory.write32(VIRTUAL_APIC + 0x80, 0x20);
+    entered(fields, {}, ['proc.useTprShadow'], guest);
+    const { vmx } = guest.cpu.unit;
+    expect([vmx.rvi, vmx.svi, vmx.virtualInterruptPending]).toEqual([0, 0, false]);
+    expect(guest.machine.memory.read32(VIRTUAL_APIC + 0xa0)).toBe(0);
   });
 
   it('a shadow VMCS becomes active, the current VMCS stays current', () => {
