@@ -1,6 +1,3 @@
-import type { Instruction } from './instruction.ts';
-import type { Intercept } from './intercept.ts';
-
 /**
  * The only thing the processor knows of VT-x: the questions it asks. `src/vmx` answers them; a
  * processor without VMX, or outside VMX operation, gets the answers of {@link NO_VMX}.
@@ -12,11 +9,6 @@ export interface VmxPort {
   allowsControlRegister(register: 'CR0' | 'CR4', value: bigint): boolean;
   /** Whether WRMSR may write IA32_RTIT_CTL now (SDM §26.8). */
   allowsRtitCtlWrite(): boolean;
-  /**
-   * Whether instruction `i`, executed in VMX non-root operation, exits for `cause`; the exit is then
-   * pending. `a` and `b` as {@link Intercept} says.
-   */
-  intercepts(i: Instruction, cause: Intercept, a: number, b: number): boolean;
   /** Performs the VM exit that an instruction asked for (Next.VmExit); RIP is that of the instruction. */
   exitPending(): void;
 }
@@ -25,6 +17,5 @@ export const NO_VMX: VmxPort = {
   capabilityMsr: () => undefined,
   allowsControlRegister: () => true,
   allowsRtitCtlWrite: () => true,
-  intercepts: () => false,
   exitPending: () => {},
 };

@@ -153,10 +153,6 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     return this.vmx.operation === Operation.Outside || this.capabilities.has('misc', Misc.INTEL_PT_IN_VMX);
   }
 
-  intercepts(): boolean {
-    return false;
-  }
-
   exitPending(): void {}
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends

@@ -43,4 +43,21 @@ describe('executing code', () => {
       expect(cpu.get('RBX')).toBe(0x2468n);
     }
   });
+
+  it('takes AF of 64-bit operations from bit 3 of the whole, not of the upper half', () => {
+    const AF = 0x10n;
+    const upper = 'mov rax, 0x800000000\nmov rbx, 0x800000000\n';
+    for (const operation of [
+      'add rax, rbx',
+      'adc rax, rbx',
+      'sub rcx, rbx',
+      'sbb rcx, rbx',
+      'cmp rcx, rbx',
+      'neg rax',
+    ]) {
+      const cpu = execute(`${upper}xor ecx, ecx\n${operation}`, 4);
+      expect(cpu.get('RFLAGS') & AF, operation).toBe(0n);
+    }
+    expect(execute('mov eax, 8\nmov ebx, 8\nadd rax, rbx', 3).get('RFLAGS') & AF).toBe(AF);
+  });
 });

@@ -63,7 +63,7 @@ function addition(carry: Carry): SizedExecute {
       const high = (aHigh + bHigh + (carries >>> 31)) | 0;
       w[d] = low;
       w[d + 1] = high;
-      setFlags(cpu, low, high, (carriesOut(aHigh, bHigh, high) & -8) | (carries & 8));
+      setFlags(cpu, low, high, (carriesOut(aHigh, bHigh, high) & ~8) | (carries & 8));
       return Next.Sequential;
     },
   };
@@ -116,7 +116,7 @@ function subtraction(carry: Carry, keeps: boolean): SizedExecute {
         w[d] = low;
         w[d + 1] = high;
       }
-      setFlags(cpu, low, high, (borrowsOut(aHigh, bHigh, high) & -8) | (borrows & 8));
+      setFlags(cpu, low, high, (borrowsOut(aHigh, bHigh, high) & ~8) | (borrows & 8));
       return Next.Sequential;
     },
   };
@@ -245,7 +245,7 @@ const neg: SizedExecute = {
     const high = (-aHigh - (a === 0 ? 0 : 1)) | 0;
     w[d] = low;
     w[d + 1] = high;
-    setFlags(cpu, low, high, (borrowsOut(0, aHigh, high) & -8) | (borrowsOut(0, a, low) & 8));
+    setFlags(cpu, low, high, (borrowsOut(0, aHigh, high) & ~8) | (borrowsOut(0, a, low) & 8));
     return Next.Sequential;
   },
 };
