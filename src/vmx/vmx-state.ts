@@ -8,6 +8,7 @@ import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import type { ActiveSet } from './active-set.ts';
 import type { VmxCapabilities } from './capabilities/capabilities.ts';
 import type { HazardMonitor } from './hazards/hazard-monitor.ts';
+import type { VmxObserver } from './vmx-observer.ts';
 
 /** Kind of VMX operation. */
 export const Operation = { Outside: 0, Root: 1, NonRoot: 2 } as const;
@@ -95,6 +96,7 @@ export interface VmxProcessor {
   readonly vmx: VmxState;
   readonly active: ActiveSet;
   readonly hazards: HazardMonitor;
+  readonly observer: VmxObserver | undefined;
 }
 
 /** Bits by which IA32_TME_ACTIVATE reduces the physical-address width: [39:36] if bit 0 is 1 (SDM §29.2.1). */

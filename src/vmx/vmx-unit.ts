@@ -56,6 +56,7 @@ import {
 import { abandonActive, vmxoff } from './instructions/vmxoff.ts';
 import { vmxon } from './instructions/vmxon.ts';
 import { IN_SHUTDOWN, INACTIVE, type Outcome, STOPPED_AT_HAZARD, VM_SUCCEED } from './outcome.ts';
+import type { VmxMnemonic, VmxObserver } from './vmx-observer.ts';
 import { NO_POINTER, Operation, type VmxProcessor, VmxState } from './vmx-state.ts';
 
 // Imported bindings are read anew at every use; these are constants to the compiler (bench: "VMREAD …").
@@ -105,6 +106,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   readonly vmx = new VmxState();
   readonly active: ActiveSet;
   readonly hazards: HazardMonitor;
+  observer: VmxObserver | undefined = undefined;
   private readonly context: CheckContext;
   // `private`, not `#`: on the VMREAD path that is worth a factor of two (bench: "VMREAD … into a register").
   private readonly file: Int32Array;
@@ -173,7 +175,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   /** After every instruction: blocking by STI and by MOV SS lasts for one; VM entry and exit establish their own. */
-  private end(outcome: Outcome): Outcome {
+  private end(mnemonic: VmxMnemonic, operand: MemoryOperand | undefined, outcome: Outcome): Outcome {
     const { words } = this.cpu;
     const blocked =
       (words[2 * Register.blockingBySti] as number) | (words[2 * Register.blockingByMovSs] as number);
@@ -185,30 +187,31 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       words[2 * Register.blockingByMovSs] = 0;
       this.cpu.stateChanged();
     }
+    this.observer?.instruction(mnemonic, typeof operand === 'bigint' ? operand : undefined, outcome);
     return outcome;
   }
 
   vmxon(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(vmxon(this, operand, form));
+    return this.begin() ?? this.end('VMXON', operand, vmxon(this, operand, form));
   }
 
   vmxoff(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.begin() ?? this.end(vmxoff(this, form));
+    return this.begin() ?? this.end('VMXOFF', undefined, vmxoff(this, form));
   }
 
   vmclear(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(vmclear(this, operand, form));
+    return this.begin() ?? this.end('VMCLEAR', operand, vmclear(this, operand, form));
   }
 
   vmptrld(operand: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(vmptrld(this, operand, form));
+    return this.begin() ?? this.end('VMPTRLD', operand, vmptrld(this, operand, form));
   }
 
   vmptrst(
     store: ((pointer: bigint) => Outcome | undefined) | 'register',
     form: InstructionForm = DEFAULT_MEMORY_FORM,
   ): Outcome {
-    return this.begin() ?? this.end(vmptrst(this, store, form));
+    return this.begin() ?? this.end('VMPTRST', undefined, vmptrst(this, store, form));
   }
 
   vmread(
@@ -216,11 +219,11 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     destination: ReadDestination,
     form: InstructionForm = DEFAULT_MEMORY_FORM,
   ): Outcome {
-    return this.begin() ?? this.end(vmread(this, encoding, destination, form));
+    return this.begin() ?? this.end('VMREAD', encoding, vmread(this, encoding, destination, form));
   }
 
   vmwrite(encoding: bigint, source: SourceOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(vmwrite(this, encoding, source, form));
+    return this.begin() ?? this.end('VMWRITE', encoding, vmwrite(this, encoding, source, form));
   }
 
   /**
@@ -299,23 +302,26 @@ export class VmxUnit implements VmxProcessor, VmxPort {
 
   /** VMLAUNCH or VMRESUME. */
   enter(instruction: EntryInstruction, form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.begin() ?? this.end(vmEntryInstruction(this, instruction, this.context, form));
+    return (
+      this.begin() ??
+      this.end(instruction, undefined, vmEntryInstruction(this, instruction, this.context, form))
+    );
   }
 
   vmcall(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.begin() ?? this.end(vmcall(this, form));
+    return this.begin() ?? this.end('VMCALL', undefined, vmcall(this, form));
   }
 
   vmfunc(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.begin() ?? this.end(vmfunc(this, form));
+    return this.begin() ?? this.end('VMFUNC', undefined, vmfunc(this, form));
   }
 
   invept(type: bigint, descriptor: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(invept(this, type, descriptor, form));
+    return this.begin() ?? this.end('INVEPT', type, invept(this, type, descriptor, form));
   }
 
   invvpid(type: bigint, descriptor: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
-    return this.begin() ?? this.end(invvpid(this, type, descriptor, form));
+    return this.begin() ?? this.end('INVVPID', type, invvpid(this, type, descriptor, form));
   }
 
   /**
@@ -339,6 +345,12 @@ export class VmxUnit implements VmxProcessor, VmxPort {
   }
 
   // Views for people and tools.
+
+  /** Lets `observer`, and nobody else, watch from now on. */
+  observe(observer: VmxObserver | undefined): void {
+    this.observer = observer;
+    this.cpu.stateChanged();
+  }
 
   /** The current-VMCS pointer as VMPTRST would store it. */
   get currentPointer(): bigint {

@@ -92,6 +92,7 @@ export function guestProcessor(options: GuestOptions = {}): GuestProcessor {
     vmx,
     active,
     hazards: new HazardMonitor('report'),
+    observer: undefined,
     copy,
     field: (name) => copy.quads[Field[name]] as bigint,
   };

@@ -34,6 +34,7 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   recordExit(p, copy, request, spec);
   saveGuestState(p, copy, request, spec);
   p.active.copyChanged(copy);
+  p.observer?.exit(copy);
   const stored = copy.words[STORE_COUNT] as number;
   if (stored !== 0 && storeMsrArea(p, copy.quads[STORE_ADDRESS] as bigint, stored) !== 0) {
     return abort(p, copy, AbortIndicator.SavingGuestMsrs);
@@ -55,6 +56,7 @@ export function failEntry(p: VmxProcessor, reason: 33 | 34 | 41, qualification: 
   saveWord(copy, Field.exitReason, (reason | ExitReasonBit.EntryFailure) >>> 0);
   saveQuad(copy, Field.exitQualification, qualification);
   p.active.copyChanged(copy);
+  p.observer?.exit(copy);
   return enterHost(p, copy) ?? vmEntryFailure(reason);
 }
 
