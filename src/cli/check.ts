@@ -55,7 +55,7 @@ async function readInput(file: string): Promise<string> {
       EISDIR: 'it is a directory',
       EACCES: 'no permission to read it',
     };
-    throw new Problem(`${file}: ${reasons[code ?? ''] ?? message}`);
+    throw new Problem(`${file === '' ? '""' : file}: ${reasons[code ?? ''] ?? message}`);
   }
 }
 
@@ -144,12 +144,13 @@ function headline(report: CheckReport): string {
   return `${pc.red(report.verdict)} — ${first.consequence}${depends}`;
 }
 
-function agreementText(report: CheckReport): string {
-  if (report.agrees === undefined) return '';
-  if (report.agrees) return pc.green('agrees with the checks');
-  return report.failures.length === 0 && report.cause.length === 0
-    ? pc.yellow('no check that could be made explains it; see the checks that could not')
-    : pc.yellow('does not agree with the checks');
+function agreementText({ agrees, verdict, reported }: CheckReport): string {
+  if (agrees === true) return pc.green('agrees with the checks');
+  const failed = reported.instructionError !== undefined || (reported.exitReason ?? 0) >>> 31 === 1;
+  if (verdict === 'no-failing-check' && failed) {
+    return pc.yellow('no check that could be made explains it; see the notes and the checks that could not');
+  }
+  return agrees === false ? pc.yellow('does not agree with the checks') : '';
 }
 
 function block(failure: Failure, mark: string, more: readonly (readonly [string, string])[] = []): string {

@@ -16,6 +16,17 @@ function buildProgram(): Command {
   addFieldsCommand(program);
   addCpuCommand(program);
   addExplainCommand(program);
+  // "help NAME" of a name that is none would print everything to standard error.
+  program.helpCommand(false);
+  program
+    .command('help')
+    .description('display help for a command')
+    .argument('[command]')
+    .action((name?: string) => {
+      const command = name === undefined ? program : program.commands.find((c) => c.name() === name);
+      if (!command) throw new Problem(`unknown command '${name}'`);
+      command.outputHelp();
+    });
   return program;
 }
 

@@ -139,9 +139,12 @@ function agreement(
   reported: Reported,
   first: ReportedFailure | undefined,
   failing: readonly EntryCheck[],
+  notMade: readonly EntryCheck[],
 ): boolean | undefined {
   const failure = reportedFailure(reported);
   if (failure !== undefined) {
+    // A check that could not be made may be the one.
+    if (failing.length === 0 && notMade.some((row) => explains(row, failure, reported))) return undefined;
     return failure === first && failing.some((row) => explains(row, failure, reported));
   }
   const { instructionError, exitReason } = reported;
@@ -172,7 +175,7 @@ function phaseNotes(reported: Reported, failing: readonly EntryCheck[]): string[
 
 function reportNotes({ values, reported, msrLists }: VmcsImage): string[] {
   const notes: string[] = [];
-  const { instructionError, exitReason, exitQualification } = reported;
+  const { instructionError, exitReason, exitQualification, source } = reported;
   if (instructionError !== undefined && instructionError !== 7 && instructionError !== 8) {
     const meaning = instructionErrorMeaning(instructionError) ?? 'undefined by the manual';
     notes.push(
@@ -186,7 +189,7 @@ function reportNotes({ values, reported, msrLists }: VmcsImage): string[] {
       const entry = msrLists?.vmEntryLoad?.[number - 1];
       const which = entry
         ? `: MSR ${hex(entry.index >>> 0)} with value ${hex(entry.data, 16)}`
-        : number > 0
+        : number > 0 && source?.includes('MSR loading') !== true
           ? ', which the dump does not print'
           : '';
       notes.push(
@@ -227,6 +230,7 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
   const unknown: UnknownCheck[] = [];
   let first: ReportedFailure | undefined;
   const failing: EntryCheck[] = [];
+  const notMade: EntryCheck[] = [];
   rows.forEach((row, i) => {
     const failsOn = evaluations.filter((e) => e.verdicts[i]?.kind === 'fails');
     if (failsOn.length === 0) {
@@ -235,7 +239,10 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
         const verdict = verdicts[i] as Verdict;
         if (verdict.kind === 'unknown') for (const m of verdict.missing) missing.add(nameOf.get(m) ?? m);
       }
-      if (missing.size > 0) unknown.push({ id: row.id, missing: [...missing] });
+      if (missing.size > 0) {
+        unknown.push({ id: row.id, missing: [...missing] });
+        notMade.push(row);
+      }
       return;
     }
     const example = failsOn.find((e) => e.inconsistencies === fewest) ?? (failsOn[0] as Evaluation);
@@ -265,6 +272,7 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
           [...dependentRows.values()].filter((row) => explains(row, wanted, image.reported)),
           rows,
           evaluations,
+          image.values.has('vmEntryControls'),
         );
   const cause = causes.map((row) => row.id);
   const outcome = cause.length > 0 && precedes(wanted, first) ? wanted : first;
@@ -285,7 +293,7 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
     cause,
     unknown,
     reported: image.reported,
-    agrees: agreement(image.reported, outcome, [...failing, ...causes]),
+    agrees: agreement(image.reported, outcome, [...failing, ...causes], notMade),
     consistentWith: evaluations.filter((e) => e.inconsistencies === 0).map((e) => e.profile.name),
     notes,
   };
@@ -293,12 +301,14 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
 
 /**
  * Rows about the fields' meaning, on the likeliest processors or else on any. Failing those, what the
- * processor that violates fewest capabilities is not able to do.
+ * processor that violates fewest capabilities is not able to do, unless so little is known that
+ * anything else may be the cause.
  */
 function likelyCauses(
   candidates: readonly EntryCheck[],
   rows: readonly EntryCheck[],
   evaluations: readonly Evaluation[],
+  controlsKnown: boolean,
 ): readonly EntryCheck[] {
   const failsOn = (row: EntryCheck, e: Evaluation) => e.verdicts[rows.indexOf(row)]?.kind === 'fails';
   const fewest = Math.min(...evaluations.map((e) => e.inconsistencies));
@@ -306,6 +316,7 @@ function likelyCauses(
   const likely = evaluations.filter((e) => e.inconsistencies === fewest);
   const onLikely = meaning.filter((row) => likely.some((e) => failsOn(row, e)));
   if (meaning.length > 0) return onLikely.length > 0 ? onLikely : meaning;
+  if (!controlsKnown) return [];
   // The host's CR0 and CR4 are those of the processor itself: what it cannot hold, it is not.
   const hostRows = rows.filter((row) => HOST_ROW.test(row.id) && !candidates.includes(row));
   const possible = evaluations.filter((e) => !hostRows.some((row) => failsOn(row, e)));

@@ -34,7 +34,16 @@ function entryFailure([reason = 0n, qualification]: readonly bigint[]): ReturnTy
   return qualification === undefined ? { exitReason } : { exitReason, exitQualification: qualification };
 }
 
-// `#` is a number: hexadecimal with 0x, else decimal; `?` is any word. Longer phrases first.
+function msrLoading([reason = 0n, entry = 0n, msr, value]: readonly bigint[]): ReturnType<Meaning> {
+  // The printed entry counts from 0, the exit qualification from 1 (SDM §29.8).
+  const report = entryFailure([reason, entry + 1n]);
+  return msr === undefined || value === undefined
+    ? report
+    : { ...report, note: `loading MSR ${hex(msr)} with value ${hex(value, 16)} failed` };
+}
+
+// `#` is a number: hexadecimal with 0x, else decimal; `$` is hexadecimal; `?` is any word. Longer
+// phrases first.
 const PHRASES: readonly (readonly [phrase: string, meaning: Meaning])[] = [
   ['failed hardware error #', hardwareError],
   ['hardware_entry_failure_reason = #', hardwareError],
@@ -44,11 +53,8 @@ const PHRASES: readonly (readonly [phrase: string, meaning: Meaning])[] = [
   ['vmlaunch error : #', vmFail],
   ['vmresume error : #', vmFail],
   ['vmentry failure ( reason # ) : invalid guest state ( # )', entryFailure],
-  // The printed entry counts from 0, the exit qualification from 1 (SDM §29.8).
-  [
-    'vmentry failure ( reason # ) : msr loading ( entry # )',
-    ([reason = 0n, entry = 0n]) => entryFailure([reason, entry + 1n]),
-  ],
+  ['vmentry failure ( reason # ) : msr loading ( entry # ) msr $ val $', msrLoading],
+  ['vmentry failure ( reason # ) : msr loading ( entry # )', msrLoading],
   ['vmentry failure ( reason # )', entryFailure],
   ['exit reason # ) caused by invalid guest state ( # )', entryFailure],
   ['exit reason # ) caused by msr entry # loading.', entryFailure],
@@ -62,7 +68,8 @@ for (const [phrase, meaning] of PHRASES) {
   phrases.set(first, [...(phrases.get(first) ?? []), [list, meaning]]);
 }
 
-function numberOf(text: string): bigint | undefined {
+function numberOf(text: string, kind: string): bigint | undefined {
+  if (kind === '$') return /^[0-9a-f]{1,16}$/i.test(text) ? BigInt(`0x${text}`) : undefined;
   const number = /^(0x[0-9a-f]{1,16}|[0-9]{1,16})[.;!]?$/i.exec(text)?.[1];
   return number === undefined ? undefined : BigInt(number);
 }
@@ -77,8 +84,8 @@ export function matchReport(stream: TokenStream): Report | undefined {
       const text = stream.peek(i)?.text;
       if (text === undefined || text.length > 40) return false;
       if (word === '?') return true;
-      if (word !== '#') return text.toLowerCase() === word;
-      const number = numberOf(text);
+      if (word !== '#' && word !== '$') return text.toLowerCase() === word;
+      const number = numberOf(text, word);
       if (number !== undefined) numbers.push(number);
       return number !== undefined;
     });

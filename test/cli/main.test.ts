@@ -49,6 +49,8 @@ describe('vmxon', () => {
     [['check', 'src'], 'src: it is a directory'],
     [['check', '-'], 'standard input: the text is empty'],
     [['check', EXAMPLE, '--cpu', 'nonesuch'], 'no processor profile "nonesuch"'],
+    [['check', ''], '"": there is no such file'],
+    [['help', 'nonesuch'], "unknown command 'nonesuch'"],
     [['check', EXAMPLE, '--bad'], "unknown option '--bad'"],
     [['fields', 'GUEST_RIPP'], 'did you mean Guest RIP?'],
     [['explain', 'guest.intr.sti'], 'did you mean'],
@@ -64,9 +66,21 @@ describe('vmxon', () => {
     [['cpu', 'skylake', '--diff', 'ice-lake'], 'IA32_VMX_BASIC'],
     [['explain', 'vmcs.not-cleared'], '§27.11.3'],
     [['check', '--help'], '--cpu'],
+    [['help', 'check'], '--cpu'],
   ])('%j: exit status 0', (words, text) => {
     const { status, stdout, stderr } = vmxon(words);
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
     expect(stdout).toContain(text);
+  });
+
+  it.each([['fields'], ['cpu'], ['explain'], ['check', EXAMPLE]])('%s fits into 80 columns', (...words) => {
+    const { stdout } = vmxon(words);
+    expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  it('says nothing when the reader of its output leaves early', () => {
+    const script = `${JSON.stringify(process.execPath)} --import tsx src/cli/main.ts explain --json | head -n 1`;
+    const { status, stdout, stderr } = spawnSync('sh', ['-c', script], { cwd: root, encoding: 'utf8' });
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '[\n', stderr: '' });
   });
 });

@@ -122,6 +122,15 @@ describe('QEMU register states', () => {
     expect(values.get('guestRflags')).toBe(2n);
   });
 
+  it('does not blame what an old processor cannot do when the controls are unknown', () => {
+    const image = readDump(
+      REAL_MODE.replace('CR0=60000010', 'CR0=60000011').replace('CR4=00000000', 'CR4=001406d0'),
+    );
+    const report = checkImage(image);
+    expect(report.cpuDependent.map((d) => d.id)).toEqual(['guest.cr4.fixed']);
+    expect(report).toMatchObject({ verdict: 'no-failing-check', failures: [], cause: [], agrees: undefined });
+  });
+
   it('reads quoted mail and the first of several states', () => {
     const image = readDump(mailQuoted(2)(`${REAL_MODE}${LONG_MODE}`));
     expect(image.values).toEqual(readDump(REAL_MODE).values);

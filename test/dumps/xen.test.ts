@@ -117,6 +117,16 @@ describe('Xen dumps', () => {
     expect(reported).toEqual({ exitReason, exitQualification: exitQualification ?? 0n, source: line });
   });
 
+  it('names the MSR that would not load', () => {
+    const { notes, reported } = readDump(
+      xen(
+        `d24v1 vmentry failure (reason 0x80000022): MSR loading (entry 1)\n  msr 000001dd val 1ffff80676f52be5 (mbz 0)\n${DUMP}`,
+      ),
+    );
+    expect(reported).toMatchObject({ exitReason: 0x8000_0022, exitQualification: 2n });
+    expect(notes.join('\n')).toContain('loading MSR 0x1dd with value 0x1ffff80676f52be5 failed');
+  });
+
   it('gives each of several dumps its own report', () => {
     const text = xen(`d1v0 VMLAUNCH error: 0x8\n${DUMP}d2v0 VMLAUNCH error: 0x7\n${DUMP}`);
     const image = readDump(text);
