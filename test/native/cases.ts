@@ -5,11 +5,16 @@ import { ARITHMETIC } from './templates/arithmetic.ts';
 import { BITS } from './templates/bits.ts';
 import { CONTROL } from './templates/control.ts';
 import { MOVES } from './templates/moves.ts';
+import { PACKED_INTEGER } from './templates/packed-integer.ts';
+import { SSE_FLOAT } from './templates/sse-float.ts';
 import type { Template } from './templates/template.ts';
+import { X87 } from './templates/x87.ts';
 
 export const INTEGER_TEMPLATES: readonly Template[] = [...ARITHMETIC, ...BITS, ...MOVES, ...CONTROL];
 
-export const TEMPLATES: readonly Template[] = [...INTEGER_TEMPLATES];
+export const FLOAT_TEMPLATES: readonly Template[] = [...SSE_FLOAT, ...PACKED_INTEGER, ...X87];
+
+export const TEMPLATES: readonly Template[] = [...INTEGER_TEMPLATES, ...FLOAT_TEMPLATES];
 
 /** The case that `seed` makes of a template. */
 export function makeCase(template: Template, seed: number): NativeCase {

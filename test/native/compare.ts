@@ -1,5 +1,12 @@
 /** Differences between what the processor did and what vmxon did, without what the manual leaves undefined. */
-import { type Fault, initialMemory, type NativeCase, type NativeResult, PAGE } from './native-case.ts';
+import {
+  CODE_PAGE,
+  type Fault,
+  initialMemory,
+  type NativeCase,
+  type NativeResult,
+  PAGE,
+} from './native-case.ts';
 
 const NAMES = ['RAX', 'RCX', 'RDX', 'RBX', 'RSP', 'RBP', 'RSI', 'RDI'];
 export const GPR_NAMES: readonly string[] = [...NAMES, ...Array.from({ length: 8 }, (_, i) => `R${8 + i}`)];
@@ -113,4 +120,18 @@ function compareMemory(
     const where = offset < PAGE ? `data+${hex(offset)}` : `stack+${hex(offset - PAGE)}`;
     check(where, byte(native, offset), byte(vmxon, offset));
   }
+}
+
+/** The value before the instruction of what a {@link Difference} names, or an empty string. */
+export function initialValue(c: NativeCase, what: string): string {
+  const register = GPR_NAMES.indexOf(what);
+  if (register >= 0) return hex(c.gprs[register] as bigint);
+  if (what === 'RFLAGS') return describeFlags(c.rflags & COMPARED_FLAGS);
+  if (what === 'RIP') return hex(CODE_PAGE + c.codeOffset);
+  const region = FX_REGIONS.find(([, , name]) => name === what);
+  if (region && c.fx) return bigEndianHex(c.fx.subarray(region[0], region[0] + region[1]));
+  const place = /^(data|stack)\+([0-9a-f]+)H$/.exec(what);
+  if (!place) return '';
+  const offset = Number.parseInt(place[2] as string, 16) + (place[1] === 'stack' ? PAGE : 0);
+  return hex(initialMemory(c)[offset] as number);
 }

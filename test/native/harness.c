@@ -153,13 +153,13 @@ __attribute__((used)) static void on_signal(int signal, siginfo_t *info, void *o
   prepare(context);
 }
 
-/* A case may leave RFLAGS.AC set, and the kernel delivers the signal with it. */
+/* A case may leave AC, NT and ID set; the signal is delivered with them, and the return keeps NT and ID. */
 void signal_entry(int, siginfo_t *, void *);
 __asm__(".text\n"
         ".globl signal_entry\n"
         "signal_entry:\n"
         "  pushfq\n"
-        "  andq $~0x40000, (%rsp)\n"
+        "  andq $~0x244000, (%rsp)\n"
         "  popfq\n"
         "  jmp on_signal\n");
 
