@@ -106,10 +106,13 @@ export class BlockCache {
     while (at < end && instructions.length < MAX_BLOCK_INSTRUCTIONS) {
       const available = Math.min(end - at, MAX_INSTRUCTION_BYTES);
       const decoded = this.decoder.decode(memory.u8.subarray(at, at + available), available, codeBits);
-      if (typeof decoded === 'number' || (decoded.row.begins === true && at !== where)) break;
+      if (typeof decoded === 'number') break;
+      // A repeated string instruction counts its iterations itself, and is alone.
+      const repeats = decoded.repeat !== 0;
+      if ((repeats || decoded.row.begins === true) && at !== where) break;
       instructions.push(decoded);
       at += decoded.length;
-      if (decoded.row.ends === true) break;
+      if (repeats || decoded.row.ends === true) break;
     }
     if (instructions.length === 0) return undefined;
     memory.pageUse[number] = (memory.pageUse[number] as number) | PAGE_HAS_CODE;

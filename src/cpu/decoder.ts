@@ -6,7 +6,13 @@
 import type { CpuidFeatures } from './cpuid.ts';
 import { Instruction, Segment } from './instruction.ts';
 import { type CompiledRow, type OpcodeIndex, OpcodeMap, type Operand, Prefix } from './opcode-index.ts';
-import { formOf, IMMEDIATE_OPERAND, MEMORY_OPERAND, type MemoryUse } from './operand-forms.ts';
+import {
+  DESTINATION_OPERAND,
+  formOf,
+  IMMEDIATE_OPERAND,
+  MEMORY_OPERAND,
+  type MemoryUse,
+} from './operand-forms.ts';
 import { Register } from './registers.ts';
 
 /** Longest instruction, in bytes. */
@@ -315,6 +321,10 @@ export class Decoder {
       case 'Q':
       case 'N':
         return i.hasMemory ? MEMORY_OPERAND : FPR + 16 * (i.rm & 7);
+      case 'X':
+        return MEMORY_OPERAND;
+      case 'Y':
+        return DESTINATION_OPERAND;
       case 'I':
         this.immediate(i, operand);
         return IMMEDIATE_OPERAND;

@@ -3,13 +3,23 @@ import { raise, Vector } from './exceptions.ts';
 import type { Instruction, Next } from './instruction.ts';
 import { ARITHMETIC_ROWS } from './instructions/arithmetic.ts';
 import { CONTROL_TRANSFER_ROWS } from './instructions/control-transfer.ts';
+import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
+import { PUSH_POP_ROWS } from './instructions/push-pop.ts';
+import { STRING_ROWS } from './instructions/string.ts';
 import { OpcodeIndex } from './opcode-index.ts';
 import type { OpcodeRow } from './opcode-row.ts';
 import type { Processor } from './processor.ts';
 
 /** Every instruction this processor knows. */
-export const OPCODE_ROWS: readonly OpcodeRow[] = [...ARITHMETIC_ROWS, ...MOVE_ROWS, ...CONTROL_TRANSFER_ROWS];
+export const OPCODE_ROWS: readonly OpcodeRow[] = [
+  ...ARITHMETIC_ROWS,
+  ...CONTROL_TRANSFER_ROWS,
+  ...FLAG_CONTROL_ROWS,
+  ...MOVE_ROWS,
+  ...PUSH_POP_ROWS,
+  ...STRING_ROWS,
+];
 
 function undefinedOpcode(cpu: Processor): Next {
   return raise(cpu, Vector.UD);

@@ -14,6 +14,8 @@ const LINEAR = 2 * Register.linear;
 const T1 = 2 * Register.T1;
 /** Byte offset of the temporary that stands for an operand in memory. */
 export const MEMORY_OPERAND = 8 * Register.T0;
+/** Byte offset of the temporary that stands for the operand of a string instruction at ES:RDI. */
+export const DESTINATION_OPERAND = 8 * Register.T2;
 /** Byte offset of the temporary that holds an immediate. */
 export const IMMEDIATE_OPERAND = 8 * Register.T1;
 

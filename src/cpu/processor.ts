@@ -34,8 +34,11 @@ const MODE_REGISTERS: ReadonlySet<number> = new Set([
   Register.CR0,
   Register.RFLAGS,
   Register.IA32_EFER,
-  Register['CS.accessRights'],
-  Register['SS.accessRights'],
+  ...(['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).flatMap((s) => [
+    Register[`${s}.base`],
+    Register[`${s}.limit`],
+    Register[`${s}.accessRights`],
+  ]),
   Register.CR3,
   Register.CR4,
 ]);
@@ -105,6 +108,8 @@ export class Processor {
    * block it is that of the block's first instruction (`begins` in the opcode map).
    */
   executed = 0;
+  /** Value of `executed` that a string instruction must not exceed. */
+  executeUntil = 0;
   /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
   stopRequested = false;
 

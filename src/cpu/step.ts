@@ -30,6 +30,7 @@ export class Execution {
   run(count: number): void {
     const { cpu } = this;
     const end = cpu.executed + count;
+    cpu.executeUntil = end;
     while (cpu.executed < end) {
       if (cpu.i32[ATTENTION] !== 0 && (cpu.stopRequested || !atBoundary(cpu))) break;
       const block = this.blocks.at(cpu);

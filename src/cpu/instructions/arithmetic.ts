@@ -166,7 +166,7 @@ const add = addition(noCarry);
 const adc = addition(carryFlag);
 const sub = subtraction(noCarry, true);
 const sbb = subtraction(carryFlag, true);
-const cmp = subtraction(noCarry, false);
+export const cmp = subtraction(noCarry, false);
 const and = bitwise((a, b) => a & b, true);
 const or = bitwise((a, b) => a | b, true);
 const xor = bitwise((a, b) => a ^ b, true);
