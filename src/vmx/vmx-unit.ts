@@ -39,6 +39,7 @@ import {
   type InstructionForm,
   type MemoryOperand,
   NO_OPERAND_FORM,
+  registerForm,
   type SourceOperand,
 } from './instructions/operands.ts';
 import { vmcall } from './instructions/vmcall.ts';
@@ -261,7 +262,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       quads[destination] = value;
       return undefined;
     };
-    return this.vmread(quads[encodingRegister] as bigint, store);
+    const form = registerForm(destination, encodingRegister);
+    return this.vmread(quads[encodingRegister] as bigint, store, form);
   }
 
   /** VMWRITE between general registers (numbers 0–15), as {@link vmreadRegister}. */
@@ -297,7 +299,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
 
   private vmwriteChecked(encodingRegister: number, source: number): Outcome {
     const { quads } = this.cpu;
-    return this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint);
+    const form = registerForm(source, encodingRegister);
+    return this.vmwrite(quads[encodingRegister] as bigint, quads[source] as bigint, form);
   }
 
   /** VMLAUNCH or VMRESUME. */

@@ -97,6 +97,10 @@ export function advertise(
   return derive(silicon, settings, features);
 }
 
+/** Bits of IA32_VMX_EPT_VPID_CAP that are about EPT (INVEPT and HLAT included) and about VPID (§A.10). */
+const EPT_CAPABILITIES = mask(31, 0) | mask(63, 48);
+const VPID_CAPABILITIES = mask(47, 32);
+
 /** Writes settings back into MSR form and drops or adjusts everything that depends on them. */
 function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFeatures): CapabilityMsrValues {
   const values: Partial<Record<CapabilityMsrName, bigint>> = { ...base };
@@ -118,6 +122,9 @@ function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFe
   const ept = ((secondary >> 33n) & 1n) === 1n;
   const vpid = ((secondary >> 37n) & 1n) === 1n;
   if (!ept && !vpid) delete values.IA32_VMX_EPT_VPID_CAP;
+  else if (values.IA32_VMX_EPT_VPID_CAP !== undefined) {
+    values.IA32_VMX_EPT_VPID_CAP &= (ept ? EPT_CAPABILITIES : 0n) | (vpid ? VPID_CAPABILITIES : 0n);
+  }
   if (((secondary >> 45n) & 1n) === 0n) delete values.IA32_VMX_VMFUNC;
   if (!offers('proc', 17)) delete values.IA32_VMX_PROCBASED_CTLS3;
   if (!offers('exit', 31)) delete values.IA32_VMX_EXIT_CTLS2;

@@ -1,5 +1,5 @@
 /** VM exits that VMX instructions cause in VMX non-root operation (SDM §28.1.2, §28.1.3, §33.3). */
-import { ExitReason } from '../exit/exit-reasons.ts';
+import { EXIT_REASONS, ExitReason } from '../exit/exit-reasons.ts';
 import { performExit } from '../exit/vm-exit.ts';
 import type { Outcome } from '../outcome.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
@@ -27,12 +27,13 @@ export type ExitingMnemonic = keyof typeof EXITS;
 /** Performs the VM exit of `mnemonic`. */
 export function exitFrom(p: VmxProcessor, mnemonic: ExitingMnemonic, form: InstructionForm): Outcome {
   const [reason, operand] = EXITS[mnemonic];
+  const instructionLength = form.length ?? EXIT_REASONS[reason].shortestLength;
   return operand === 'none'
-    ? performExit(p, { reason, instructionLength: form.length })
+    ? performExit(p, { reason, instructionLength })
     : performExit(p, {
         reason,
         qualification: form.displacement,
-        instructionLength: form.length,
+        instructionLength,
         instructionInformation: form.information,
       });
 }

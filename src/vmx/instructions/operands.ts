@@ -35,8 +35,8 @@ export function accessFault(operand: MemoryOperand): Outcome | undefined {
 
 /** What the VM exit of a VMX instruction reports about its encoding (SDM §30.2.1, §30.2.5). */
 export interface InstructionForm {
-  /** 1–15 bytes. */
-  readonly length: number;
+  /** 1–15 bytes; left out: that of the shortest encoding. */
+  readonly length?: number;
   /** Displacement of the memory operand, sign-extended; 0 for a register operand. */
   readonly displacement: bigint;
   /** VM-exit instruction-information field. */
@@ -45,10 +45,14 @@ export interface InstructionForm {
 
 /** What the API assumes where the caller says nothing: `[RAX]` with 64-bit addressing, no prefixes. */
 export const DEFAULT_MEMORY_FORM: InstructionForm = {
-  length: 4,
   displacement: 0n,
   // Address size 64 bits, segment DS, no index, base RAX.
   information: (2 << 7) | (3 << 15) | (1 << 22),
 };
 
-export const NO_OPERAND_FORM: InstructionForm = { length: 3, displacement: 0n, information: 0 };
+export const NO_OPERAND_FORM: InstructionForm = { displacement: 0n, information: 0 };
+
+/** VMREAD or VMWRITE between general registers (numbers 0–15): operand and encoding (SDM §30.2.5, Table 30-15). */
+export function registerForm(operand: number, encoding: number): InstructionForm {
+  return { displacement: 0n, information: ((encoding << 28) | (1 << 10) | (operand << 3)) >>> 0 };
+}

@@ -67,6 +67,19 @@ describe('what goes with a control', () => {
     }
   });
 
+  it.each<[ControlId, position: number, kept: boolean]>([
+    ['proc2.enableEpt', 20, false],
+    ['proc2.enableEpt', 48, false],
+    ['proc2.enableEpt', 32, true],
+    ['proc2.enableVpid', 32, false],
+    ['proc2.enableVpid', 43, false],
+    ['proc2.enableVpid', 20, true],
+    ['proc2.enableVpid', 48, true],
+  ])('without %s, bit %i of IA32_VMX_EPT_VPID_CAP stays: %s', (control, position, kept) => {
+    expect(bit(full.msrs.IA32_VMX_EPT_VPID_CAP!, position)).toBe(true);
+    expect(bit(advertised(without(control)).msrs.IA32_VMX_EPT_VPID_CAP!, position)).toBe(kept);
+  });
+
   it('lowers the highest index with the fields', () => {
     // Without FRED and the deadline fields, the highest is that of the IA32_SPEC_CTRL shadow, 204CH.
     const features = { ...full.features, fred: false };

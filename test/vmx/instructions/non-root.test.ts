@@ -233,3 +233,37 @@ describe('operands of INVEPT and INVVPID (SDM §33.3)', () => {
     expect(old.invvpid(2n, 0n)).toEqual(UD);
   });
 });
+
+describe('what the exit of a VMX instruction says about its encoding (SDM §30.2.1, §30.2.5)', () => {
+  const EXIT = { kind: 'VMexit' };
+  const recorded = (cpu: LogicalProcessor) => [
+    cpu.vmread('vmExitInstructionLength').value,
+    cpu.vmread('vmExitInstructionInformation').value,
+  ];
+
+  it.each<[string, (cpu: LogicalProcessor) => Outcome, length: bigint]>([
+    ['VMCLEAR', (cpu) => cpu.vmclear(0n), 4n],
+    ['VMPTRLD', (cpu) => cpu.vmptrld(0n), 3n],
+    ['VMPTRST', (cpu) => cpu.vmptrst().outcome, 3n],
+    ['VMXON', (cpu) => cpu.vmxon(0n), 4n],
+    ['INVEPT', (cpu) => cpu.invept(2, 0n), 5n],
+    ['INVVPID', (cpu) => cpu.invvpid(2, 0n), 5n],
+    ['VMREAD', (cpu) => cpu.vmread(FIELD).outcome, 3n],
+    ['VMWRITE', (cpu) => cpu.vmwrite(FIELD, 0n), 3n],
+    ['VMLAUNCH', (cpu) => cpu.vmlaunch(), 3n],
+    ['VMXOFF', (cpu) => cpu.vmxoff(), 3n],
+    ['VMCALL', (cpu) => cpu.vmcall(), 3n],
+  ])('%s without further particulars has its shortest encoding', (_, execute, length) => {
+    const [, cpu] = guest([], {});
+    expect(execute(cpu)).toMatchObject(EXIT);
+    expect(recorded(cpu)[0]).toBe(length);
+  });
+
+  it('VMREAD and VMWRITE between registers: register form, operand in 6:3, encoding in 31:28', () => {
+    for (const execute of ['vmreadRegister', 'vmwriteRegister'] as const) {
+      const [, cpu] = guest([], {});
+      expect(cpu[execute](11, 6)).toMatchObject(EXIT);
+      expect(recorded(cpu)).toEqual([3n, 0xb000_0430n]);
+    }
+  });
+});
