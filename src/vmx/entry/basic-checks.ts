@@ -22,7 +22,11 @@ export interface BasicCheck {
   readonly failure: BasicFailure;
 }
 
-export const BASIC_CHECKS = [
+function basicChecks<const Rows extends readonly BasicCheck[]>(rows: Rows): Rows {
+  return rows;
+}
+
+export const BASIC_CHECKS = basicChecks([
   {
     id: 'basic.vmx-operation',
     sdm: '33.3',
@@ -96,7 +100,7 @@ export const BASIC_CHECKS = [
     holds: (p) => p.vmx.current?.launchState === LaunchState.Launched,
     failure: InstructionError.VmresumeNotLaunched,
   },
-] as const satisfies readonly BasicCheck[];
+]);
 
 /** The first basic check that fails, or undefined. */
 export function failingBasicCheck(p: VmxProcessor, instruction: EntryInstruction): BasicCheck | undefined {

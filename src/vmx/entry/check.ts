@@ -65,6 +65,14 @@ export interface CheckList<Id extends string = string> {
   readonly rows: readonly EntryCheck<Id>[];
 }
 
+/** A list whose type keeps the ids of its rows. (A function, because no mutant is made under `as const`.) */
+export function checkList<const Rows extends readonly EntryCheck[]>(
+  sdm: SdmSection,
+  rows: Rows,
+): { readonly sdm: SdmSection; readonly rows: Rows } {
+  return { sdm, rows };
+}
+
 export interface CheckOptions {
   readonly rule: string;
   readonly fields: readonly FieldName[];

@@ -311,6 +311,40 @@ describe('what others got wrong', () => {
     expect(failing({ ...witness, controls: ['proc2.enableEpt', 'proc2.unrestrictedGuest'] })).toEqual([]);
   });
 
+  it('looks at the instruction length of events that instructions raise, and of no other', () => {
+    const { IA32_VMX_MISC: misc = 0n } = situationOf().capabilities.msrs;
+    const msrs = { IA32_VMX_MISC: misc & ~(1n << 30n) };
+    const judged = (vmEntryInstructionLength: bigint, id: string) =>
+      [0, 2, 3, 4, 5, 6, 7].flatMap((type) =>
+        [0, 1, 2].flatMap((vector) => {
+          const injectedEventIdentification = BigInt(0x8000_0000 + 0x100 * type + vector);
+          const fields = { injectedEventIdentification, vmEntryInstructionLength, guestCr4: 0x1_0000_2020n };
+          return failing({ msrs, fields }).includes(id) ? [[type, vector]] : [];
+        }),
+      );
+    const byInstruction = [
+      ...[4, 5, 6].flatMap((type) => [0, 1, 2].map((vector) => [type, vector])),
+      [7, 1],
+      [7, 2],
+    ];
+    expect(judged(16n, 'inject.instr-length.max')).toEqual(byInstruction);
+    expect(judged(15n, 'inject.instr-length.max')).toEqual([]);
+    expect(judged(0n, 'inject.instr-length.nonzero')).toEqual(byInstruction);
+    expect(judged(1n, 'inject.instr-length.nonzero')).toEqual([]);
+  });
+
+  it('moves an MSR area only as far as it must', () => {
+    const row = rowOf('ctrl.exit-msr-load.last-byte-width');
+    const fix = (vmExitMsrLoadAddress: bigint, vmExitMsrLoadCount: bigint) =>
+      row.fix(contextOf(situationOf({ fields: { vmExitMsrLoadAddress, vmExitMsrLoadCount } })));
+    expect(fix(2n ** 52n - 32n, 3n)).toEqual([{ field: 'vmExitMsrLoadCount', value: 2n }]);
+    expect(fix(2n ** 52n + 32n, 2n)).toEqual([{ field: 'vmExitMsrLoadAddress', value: 32n }]);
+    expect(fix(2n ** 53n - 16n, 2n)).toEqual([
+      { field: 'vmExitMsrLoadAddress', value: 2n ** 52n - 16n },
+      { field: 'vmExitMsrLoadCount', value: 1n },
+    ]);
+  });
+
   it('names what it would have to know', () => {
     const { words, capabilities } = situationOf({ controls: ['proc.useTprShadow'] });
     const silent = environmentOf();

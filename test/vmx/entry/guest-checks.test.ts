@@ -257,6 +257,34 @@ describe('what others got wrong', () => {
     expect(failing({ features, fields: { guestRip: one(48) } })).toEqual(['guest.rip.high-identical']);
   });
 
+  it('holds RIP to 32 bits outside 64-bit mode, and to the linear-address width inside', () => {
+    const rip = { guestRip: one(57) };
+    expect(failing({ fields: rip })).toEqual(['guest.rip.high-identical']);
+    const compatibility = { ...rip, guestCsAccessRights: 0xc09bn };
+    expect(failing({ fields: compatibility })).toEqual(['guest.rip.high-32']);
+    const off = ['entry.ia32eModeGuest'] as const;
+    expect(failing({ off, fields: rip })).toEqual(['guest.rip.high-32']);
+  });
+
+  it('wants of a FRED guest CS.L at CPL 0 only, and IOPL 0 at CPL 3 only', () => {
+    const fred = { guestCr4: 0x1_0000_2020n };
+    const user = { ...fred, guestCsSelector: 0xbn, guestSsSelector: 3n, guestSsAccessRights: 0x1_0060n };
+    const compatibility = { ...user, guestCsAccessRights: 0xc0fbn };
+    expect(failing({ fields: { ...fred, guestRflags: 0x3002n } })).toEqual([]);
+    expect(failing({ fields: compatibility })).toEqual([]);
+    expect(failing({ fields: { ...compatibility, guestRflags: 0x3002n } })).toEqual([
+      'guest.rflags.iopl-fred-cpl3',
+    ]);
+    expect(failing({ fields: { ...fred, guestCsAccessRights: 0xc09bn } })).toEqual(['guest.cs.l-fred-cpl0']);
+  });
+
+  it('repairs the bytes of PAT that are no memory type, and no other', () => {
+    const row = ROWS.find((r) => r.id === 'guest.pat.memtype')!;
+    const fields = { guestIa32Pat: 0x0302_0007_0605_0401n };
+    const changes = row.fix(contextOf(situationOf({ controls: ['entry.loadIa32Pat'], fields })));
+    expect(changes).toEqual([{ field: 'guestIa32Pat', value: 0x0606_0007_0605_0401n }]);
+  });
+
   it('subtracts key bits from the width of CR3 only without EPT', () => {
     const witness = { fields: { guestCr3: one(48) }, environment: { tmeReduction: 6 } };
     expect(failing(witness)).toEqual(['guest.cr3.width']);
@@ -382,6 +410,18 @@ describe('the VMCS link pointer', () => {
     expect(failing(linked(BigInt(revision), ['proc2.vmcsShadowing']))).toEqual([
       'guest.link.shadow-indicator',
     ]);
+  });
+
+  it('is a pointer unless all its bits are 1; memory is not looked at where it cannot point', () => {
+    const failed = (vmcsLinkPointer: bigint) => failing({ fields: { vmcsLinkPointer } });
+    expect(failed(0xffff_ffff_ffff_ffffn)).toEqual([]);
+    expect(failed(0xffff_ffffn)).toEqual(['guest.link.align']);
+    expect(failed(0x2800n)).toEqual(['guest.link.align']);
+    expect(failed(one(52))).toEqual(['guest.link.width']);
+    expect(failed(0xffff_ffff_0000_0000n)).toEqual(['guest.link.width']);
+    expect(failed(one(52) | 1n)).toEqual(['guest.link.align', 'guest.link.width']);
+    expect(failed(0xffff_ffff_ffff_fffen)).toEqual(['guest.link.align', 'guest.link.width']);
+    expect(failed(0x2000n)).toEqual(['guest.link.revision']);
   });
 
   it('may be the current VMCS in SMM', () => {

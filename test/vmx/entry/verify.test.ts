@@ -213,6 +213,15 @@ describe('the verdict on a row', () => {
 });
 
 describe('all checks', () => {
+  it('name fields that exist, and at least one', () => {
+    for (const row of allChecks()) {
+      expect(row.fields.length, row.id).toBeGreaterThan(0);
+      for (const field of [...row.fields, ...row.when.flatMap((c) => c.fields)]) {
+        expect(Field[field], `${row.id} ${field}`).toBeTypeOf('number');
+      }
+    }
+  });
+
   it('are the rows of all lists in order', () => {
     expect(allChecks()).toEqual(CHECK_LISTS.flatMap((list): readonly EntryCheck[] => list.rows));
     expect(CHECK_LISTS.length).toBeLessThanOrEqual(32);

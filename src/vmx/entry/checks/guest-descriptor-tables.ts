@@ -1,6 +1,6 @@
 /** Checks on GDTR and IDTR of the guest (SDM §29.3.1.3). */
 import { mask } from '../../../bits/u64.ts';
-import { type CheckList, checksOf, invalidGuestState } from '../check.ts';
+import { checkList, checksOf, invalidGuestState } from '../check.ts';
 import { canonical, INTEL_64, zero } from './requirements.ts';
 
 const check = checksOf('29.3.1.3', invalidGuestState());
@@ -10,9 +10,9 @@ const TABLES = [
   { name: 'idtr', base: 'guestIdtrBase', limit: 'guestIdtrLimit' },
 ] as const;
 
-export const GUEST_DESCRIPTOR_TABLES = {
-  sdm: '29.3.1.3',
-  rows: TABLES.flatMap(({ name, base, limit }) => [
+export const GUEST_DESCRIPTOR_TABLES = checkList(
+  '29.3.1.3',
+  TABLES.flatMap(({ name, base, limit }) => [
     check(`guest.${name}.base-canonical`, {
       rule: `${name.toUpperCase()} base is canonical.`,
       when: [INTEL_64],
@@ -23,4 +23,4 @@ export const GUEST_DESCRIPTOR_TABLES = {
       ...zero(limit, mask(31, 16)),
     }),
   ]),
-} as const satisfies CheckList;
+);

@@ -5,7 +5,7 @@
  */
 import { mask } from '../../../bits/u64.ts';
 import { CR4 } from '../../../cpu/registers.ts';
-import { type CheckList, checksOf, clear, condition, invalidGuestState, off, on } from '../check.ts';
+import { checkList, checksOf, clear, condition, invalidGuestState, off, on } from '../check.ts';
 import type { CheckContext } from '../check-context.ts';
 import { PAE_PAGING } from './guest-conditions.ts';
 
@@ -43,29 +43,26 @@ const widthWithoutEpt = (c: CheckContext) =>
 
 const ENTRIES = [0, 1, 2, 3] as const;
 
-export const GUEST_PDPTES = {
-  sdm: '29.3.1.6',
-  rows: [
-    ...ENTRIES.map((index) =>
-      check(`guest.pdpte${index}.memory`, {
-        rule: `PDPTE ${index} of the table at guest CR3 is not present or has no reserved bit set.`,
-        when: PDPTES_IN_MEMORY,
-        fields: ['guestCr3'],
-        holds: (c) => isValid(pdpteInMemory(c, index), widthWithoutEpt(c)),
-        // Other than in memory, only another paging mode helps.
-        fix: (c) => clear(c, 'guestCr4', 1n << BigInt(CR4.PAE)),
-        looksOutside: 'memory',
-      }),
-    ),
-    ...ENTRIES.map((index) => {
-      const field = `guestPdpte${index}` as const;
-      return check(`guest.pdpte${index}.field`, {
-        rule: `Guest PDPTE${index} is not present or has no reserved bit set.`,
-        when: PDPTES_IN_FIELDS,
-        fields: [field],
-        holds: (c) => isValid(c.value(field), c.features.physicalAddressBits),
-        fix: (c) => clear(c, field, reservedBits(c.features.physicalAddressBits)),
-      });
+export const GUEST_PDPTES = checkList('29.3.1.6', [
+  ...ENTRIES.map((index) =>
+    check(`guest.pdpte${index}.memory`, {
+      rule: `PDPTE ${index} of the table at guest CR3 is not present or has no reserved bit set.`,
+      when: PDPTES_IN_MEMORY,
+      fields: ['guestCr3'],
+      holds: (c) => isValid(pdpteInMemory(c, index), widthWithoutEpt(c)),
+      // Other than in memory, only another paging mode helps.
+      fix: (c) => clear(c, 'guestCr4', 1n << BigInt(CR4.PAE)),
+      looksOutside: 'memory',
     }),
-  ],
-} as const satisfies CheckList;
+  ),
+  ...ENTRIES.map((index) => {
+    const field = `guestPdpte${index}` as const;
+    return check(`guest.pdpte${index}.field`, {
+      rule: `Guest PDPTE${index} is not present or has no reserved bit set.`,
+      when: PDPTES_IN_FIELDS,
+      fields: [field],
+      holds: (c) => isValid(c.value(field), c.features.physicalAddressBits),
+      fix: (c) => clear(c, field, reservedBits(c.features.physicalAddressBits)),
+    });
+  }),
+]);

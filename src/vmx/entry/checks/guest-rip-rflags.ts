@@ -1,7 +1,7 @@
 /** Checks on RIP, RFLAGS and SSP of the guest (SDM §29.3.1.4). RIP is not held to the CS limit. */
 import { mask } from '../../../bits/u64.ts';
 import { RFLAGS } from '../../../cpu/registers.ts';
-import { type CheckList, checksOf, condition, invalidGuestState, on } from '../check.ts';
+import { checkList, checksOf, condition, invalidGuestState, on } from '../check.ts';
 import {
   IA32E_MODE,
   INJECTING_EXTERNAL_INTERRUPT,
@@ -24,69 +24,60 @@ const NARROW = condition(
 );
 const LOAD_CET_STATE = on('entry.loadCetState');
 
-export const GUEST_RIP = {
-  sdm: '29.3.1.4',
-  rows: [
-    check('guest.rip.high-32', {
-      rule: 'RIP: bits 63:32 are 0.',
-      when: [INTEL_64, NOT_64_BIT_MODE],
-      ...zero('guestRip', mask(63, 32)),
-    }),
-    check('guest.rip.high-identical', {
-      rule: 'RIP: the bits beyond the linear-address width are all equal.',
-      when: [INTEL_64, NARROW, MODE_64_BIT],
-      ...highIdentical('guestRip'),
-    }),
-  ],
-} as const satisfies CheckList;
+export const GUEST_RIP = checkList('29.3.1.4', [
+  check('guest.rip.high-32', {
+    rule: 'RIP: bits 63:32 are 0.',
+    when: [INTEL_64, NOT_64_BIT_MODE],
+    ...zero('guestRip', mask(63, 32)),
+  }),
+  check('guest.rip.high-identical', {
+    rule: 'RIP: the bits beyond the linear-address width are all equal.',
+    when: [INTEL_64, NARROW, MODE_64_BIT],
+    ...highIdentical('guestRip'),
+  }),
+]);
 
-export const GUEST_RFLAGS = {
-  sdm: '29.3.1.4',
-  rows: [
-    check('guest.rflags.reserved-zero', {
-      rule: 'RFLAGS: bits 63:22, 15, 5 and 3 are 0.',
-      ...zero('guestRflags', FIXED_0),
-    }),
-    check('guest.rflags.bit1', {
-      rule: 'RFLAGS: bit 1 is 1.',
-      ...one('guestRflags', 2),
-    }),
-    check('guest.rflags.vm-not-ia32e', {
-      rule: 'RFLAGS.VM is 0.',
-      when: [IA32E_MODE],
-      ...zero('guestRflags', VM),
-    }),
-    check('guest.rflags.vm-not-real-mode', {
-      rule: 'RFLAGS.VM is 0.',
-      when: [PE_0],
-      ...zero('guestRflags', VM),
-    }),
-    check('guest.rflags.if-ext-int', {
-      rule: 'RFLAGS.IF is 1.',
-      when: [INJECTING_EXTERNAL_INTERRUPT],
-      ...one('guestRflags', 1 << RFLAGS.IF),
-    }),
-  ],
-} as const satisfies CheckList;
+export const GUEST_RFLAGS = checkList('29.3.1.4', [
+  check('guest.rflags.reserved-zero', {
+    rule: 'RFLAGS: bits 63:22, 15, 5 and 3 are 0.',
+    ...zero('guestRflags', FIXED_0),
+  }),
+  check('guest.rflags.bit1', {
+    rule: 'RFLAGS: bit 1 is 1.',
+    ...one('guestRflags', 2),
+  }),
+  check('guest.rflags.vm-not-ia32e', {
+    rule: 'RFLAGS.VM is 0.',
+    when: [IA32E_MODE],
+    ...zero('guestRflags', VM),
+  }),
+  check('guest.rflags.vm-not-real-mode', {
+    rule: 'RFLAGS.VM is 0.',
+    when: [PE_0],
+    ...zero('guestRflags', VM),
+  }),
+  check('guest.rflags.if-ext-int', {
+    rule: 'RFLAGS.IF is 1.',
+    when: [INJECTING_EXTERNAL_INTERRUPT],
+    ...one('guestRflags', 1 << RFLAGS.IF),
+  }),
+]);
 
-export const GUEST_SSP = {
-  sdm: '29.3.1.4',
-  rows: [
-    check('guest.ssp.align', {
-      rule: 'SSP: bits 1:0 are 0.',
-      when: [LOAD_CET_STATE],
-      ...zero('guestSsp', 3n),
-    }),
-    check('guest.ssp.high-identical', {
-      rule: 'SSP: the bits beyond the linear-address width are all equal.',
-      when: [LOAD_CET_STATE, INTEL_64, NARROW],
-      ...highIdentical('guestSsp'),
-    }),
-    // Not in the list of §29.3.1.4: the section on loading SSP says it.
-    checksOf('29.3.2.3', invalidGuestState())('guest.ssp.high-32', {
-      rule: 'SSP: bits 63:32 are 0.',
-      when: [LOAD_CET_STATE, NOT_64_BIT_MODE],
-      ...zero('guestSsp', mask(63, 32)),
-    }),
-  ],
-} as const satisfies CheckList;
+export const GUEST_SSP = checkList('29.3.1.4', [
+  check('guest.ssp.align', {
+    rule: 'SSP: bits 1:0 are 0.',
+    when: [LOAD_CET_STATE],
+    ...zero('guestSsp', 3n),
+  }),
+  check('guest.ssp.high-identical', {
+    rule: 'SSP: the bits beyond the linear-address width are all equal.',
+    when: [LOAD_CET_STATE, INTEL_64, NARROW],
+    ...highIdentical('guestSsp'),
+  }),
+  // Not in the list of §29.3.1.4: the section on loading SSP says it.
+  checksOf('29.3.2.3', invalidGuestState())('guest.ssp.high-32', {
+    rule: 'SSP: bits 63:32 are 0.',
+    when: [LOAD_CET_STATE, NOT_64_BIT_MODE],
+    ...zero('guestSsp', mask(63, 32)),
+  }),
+]);

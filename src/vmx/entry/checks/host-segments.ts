@@ -1,5 +1,5 @@
 /** Checks on host segment and descriptor-table registers (SDM §29.2.3). */
-import { type CheckList, checksOf, INVALID_HOST_STATE, off, set } from '../check.ts';
+import { checkList, checksOf, INVALID_HOST_STATE, off, set } from '../check.ts';
 import { canonical, INTEL_64, zero } from './requirements.ts';
 
 const check = checksOf('29.2.3', INVALID_HOST_STATE);
@@ -29,29 +29,26 @@ const BASES = [
   ['tr', 'TR', 'hostTrBase'],
 ] as const;
 
-export const HOST_SEGMENTS = {
-  sdm: '29.2.3',
-  rows: [
-    ...SELECTORS.flatMap(([name, title, field]) => [
-      check(`host.${name}.sel-rpl`, { rule: `Host ${title} selector: RPL is 0.`, ...zero(field, 3n) }),
-      check(`host.${name}.sel-ti`, { rule: `Host ${title} selector: TI is 0.`, ...zero(field, 4n) }),
-    ]),
-    ...NON_NULL.map(([name, title, field, unless]) =>
-      check(`host.${name}.sel-nonnull`, {
-        rule: `Host ${title} selector is not 0000H.`,
-        when: unless.map(off),
-        fields: [field],
-        holds: (c) => c.low(field) !== 0,
-        // The first descriptor of the GDT.
-        fix: () => set(field, 8n),
-      }),
-    ),
-    ...BASES.map(([name, title, field]) =>
-      check(`host.${name}.base-canonical`, {
-        rule: `Host ${title} base is canonical.`,
-        when: [INTEL_64],
-        ...canonical(field),
-      }),
-    ),
-  ],
-} as const satisfies CheckList;
+export const HOST_SEGMENTS = checkList('29.2.3', [
+  ...SELECTORS.flatMap(([name, title, field]) => [
+    check(`host.${name}.sel-rpl`, { rule: `Host ${title} selector: RPL is 0.`, ...zero(field, 3n) }),
+    check(`host.${name}.sel-ti`, { rule: `Host ${title} selector: TI is 0.`, ...zero(field, 4n) }),
+  ]),
+  ...NON_NULL.map(([name, title, field, unless]) =>
+    check(`host.${name}.sel-nonnull`, {
+      rule: `Host ${title} selector is not 0000H.`,
+      when: unless.map(off),
+      fields: [field],
+      holds: (c) => c.low(field) !== 0,
+      // The first descriptor of the GDT.
+      fix: () => set(field, 8n),
+    }),
+  ),
+  ...BASES.map(([name, title, field]) =>
+    check(`host.${name}.base-canonical`, {
+      rule: `Host ${title} base is canonical.`,
+      when: [INTEL_64],
+      ...canonical(field),
+    }),
+  ),
+]);
