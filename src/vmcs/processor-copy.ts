@@ -69,6 +69,8 @@ export class ProcessorCopy {
   verifiedState = -1;
   /** Which of the entry checks that read memory applied then, a bit each. */
   memoryRows = 0;
+  /** What VM entries and exits have worked out of the data; they find out themselves whether it still holds. */
+  derived: unknown;
   launchState: LaunchState = LaunchState.Undefined;
   isShadow = false;
   /** False once the processor has evicted the copy: it reads the region again before the next use. */

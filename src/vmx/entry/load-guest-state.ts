@@ -1,14 +1,14 @@
 /**
  * Loading of guest state (SDM §29.3.2) and updating of non-register state (§29.7). Registers that are
- * always loaded whole are slot-to-slot copies; what has a rule of its own follows.
+ * loaded whole are slot-to-slot moves; what has a rule of its own follows.
  */
 import { slotsOf } from '../../bits/slots.ts';
-import { CR0, CR4, EFER, Register, type RegisterName, SEGMENT_NAMES } from '../../cpu/registers.ts';
-import type { ControlId } from '../../vmcs/controls.ts';
-import { Field, type FieldName } from '../../vmcs/fields.ts';
+import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
+import { Field } from '../../vmcs/fields.ts';
 import { EVENT_VALID, EventType } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
+import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { ControlledMoves, loadRegisters, SEGMENT_MOVES } from '../slot-moves.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 
 // Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
@@ -49,31 +49,8 @@ const R = slotsOf(Register, [
   'pendingDebugExceptions',
 ]);
 
-/** Pairs of field slot and register slot. */
-type Moves = readonly (readonly [field: number, register: number])[];
-
-function moves(table: Partial<Record<FieldName, RegisterName>>): Moves {
-  return Object.entries(table).map(
-    ([field, register]) => [Field[field as FieldName], Register[register]] as const,
-  );
-}
-
-function segmentMoves(): Moves {
-  return SEGMENT_NAMES.flatMap((segment) => {
-    const name = `guest${segment[0]}${segment.slice(1).toLowerCase()}`;
-    return (['Selector', 'Base', 'Limit', 'AccessRights'] as const).map(
-      (part) =>
-        [
-          Field[`${name}${part}` as FieldName],
-          Register[`${segment}.${(part[0] as string).toLowerCase()}${part.slice(1)}` as RegisterName],
-        ] as const,
-    );
-  });
-}
-
-/** Loaded at every VM entry. */
-const ALWAYS: Moves = [
-  ...moves({
+const GUEST_STATE = new ControlledMoves(
+  {
     guestCr3: 'CR3',
     guestCr4: 'CR4',
     guestRip: 'RIP',
@@ -86,45 +63,34 @@ const ALWAYS: Moves = [
     guestGdtrLimit: 'GDTR.limit',
     guestIdtrBase: 'IDTR.base',
     guestIdtrLimit: 'IDTR.limit',
-  }),
-  ...segmentMoves(),
-];
-const ALWAYS_FLAT = Uint16Array.from(ALWAYS.flat());
-
-/** Loaded under a VM-entry control. */
-const CONDITIONAL: readonly { readonly control: ControlRef; readonly pairs: Uint16Array }[] = (
-  [
-    ['entry.loadDebugControls', { guestIa32Debugctl: 'IA32_DEBUGCTL' }],
-    ['entry.loadIa32PerfGlobalCtrl', { guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }],
-    ['entry.loadIa32Pat', { guestIa32Pat: 'IA32_PAT' }],
-    ['entry.loadIa32Bndcfgs', { guestIa32Bndcfgs: 'IA32_BNDCFGS' }],
-    ['entry.loadIa32RtitCtl', { guestIa32RtitCtl: 'IA32_RTIT_CTL' }],
-    ['entry.loadGuestIa32LbrCtl', { guestIa32LbrCtl: 'IA32_LBR_CTL' }],
-    ['entry.loadPkrs', { guestIa32Pkrs: 'IA32_PKRS' }],
-    ['entry.loadIa32SpecCtrl', { guestIa32SpecCtrl: 'IA32_SPEC_CTRL' }],
-    [
-      'entry.loadCetState',
-      {
-        guestIa32SCet: 'IA32_S_CET',
-        guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
-        guestSsp: 'SSP',
-      },
-    ],
-    [
-      'entry.loadFred',
-      {
-        guestIa32FredConfig: 'IA32_FRED_CONFIG',
-        guestIa32FredRsp1: 'IA32_FRED_RSP1',
-        guestIa32FredRsp2: 'IA32_FRED_RSP2',
-        guestIa32FredRsp3: 'IA32_FRED_RSP3',
-        guestIa32FredStklvls: 'IA32_FRED_STKLVLS',
-        guestIa32FredSsp1: 'IA32_FRED_SSP1',
-        guestIa32FredSsp2: 'IA32_FRED_SSP2',
-        guestIa32FredSsp3: 'IA32_FRED_SSP3',
-      },
-    ],
-  ] as const satisfies readonly (readonly [ControlId, Partial<Record<FieldName, RegisterName>>])[]
-).map(([id, table]) => ({ control: controlRef(id), pairs: Uint16Array.from(moves(table).flat()) }));
+    ...SEGMENT_MOVES,
+  },
+  {
+    'entry.loadDebugControls': { guestIa32Debugctl: 'IA32_DEBUGCTL' },
+    'entry.loadIa32PerfGlobalCtrl': { guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' },
+    'entry.loadIa32Pat': { guestIa32Pat: 'IA32_PAT' },
+    'entry.loadIa32Bndcfgs': { guestIa32Bndcfgs: 'IA32_BNDCFGS' },
+    'entry.loadIa32RtitCtl': { guestIa32RtitCtl: 'IA32_RTIT_CTL' },
+    'entry.loadGuestIa32LbrCtl': { guestIa32LbrCtl: 'IA32_LBR_CTL' },
+    'entry.loadPkrs': { guestIa32Pkrs: 'IA32_PKRS' },
+    'entry.loadIa32SpecCtrl': { guestIa32SpecCtrl: 'IA32_SPEC_CTRL' },
+    'entry.loadCetState': {
+      guestIa32SCet: 'IA32_S_CET',
+      guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
+      guestSsp: 'SSP',
+    },
+    'entry.loadFred': {
+      guestIa32FredConfig: 'IA32_FRED_CONFIG',
+      guestIa32FredRsp1: 'IA32_FRED_RSP1',
+      guestIa32FredRsp2: 'IA32_FRED_RSP2',
+      guestIa32FredRsp3: 'IA32_FRED_RSP3',
+      guestIa32FredStklvls: 'IA32_FRED_STKLVLS',
+      guestIa32FredSsp1: 'IA32_FRED_SSP1',
+      guestIa32FredSsp2: 'IA32_FRED_SSP2',
+      guestIa32FredSsp3: 'IA32_FRED_SSP3',
+    },
+  },
+);
 
 const LOAD_DEBUG_CONTROLS = controlRef('entry.loadDebugControls');
 const LOAD_EFER = controlRef('entry.loadIa32Efer');
@@ -150,40 +116,27 @@ const ES_BASE = Register['ES.base'];
 const VTPR = 0x80;
 const VPPR = 0xa0;
 
-/** Registers and MSRs (SDM §29.3.2.1–§29.3.2.4). */
+/** Registers and MSRs (SDM §29.3.2.1–§29.3.2.4). The mode does not follow yet. */
 export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
   const { capabilities } = p;
   const { words } = p.cpu;
   const fields = copy.words;
+  const controls = controlsOf(copy, capabilities);
   const cr0 = 2 * R.CR0;
   words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * F.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
-  move(ALWAYS_FLAT, fields, words);
+  loadRegisters(GUEST_STATE.under(controls, capabilities), copy.quads, p.cpu.quads);
   loadUnusableSegments(words);
-  for (let i = 0; i < CONDITIONAL.length; i++) {
-    const { control, pairs } = CONDITIONAL[i] as (typeof CONDITIONAL)[number];
-    if (isOn(copy, capabilities, control)) move(pairs, fields, words);
-  }
-  if (isOn(copy, capabilities, LOAD_DEBUG_CONTROLS)) {
+  if (controls.isOn(LOAD_DEBUG_CONTROLS)) {
     words[2 * R.DR7] = (((fields[2 * F.guestDr7] as number) & ~DR7_ZERO) | DR7_ONE) >>> 0;
     words[2 * R.DR7 + 1] = 0;
   }
-  loadEfer(p, copy);
-  if (isOn(copy, capabilities, LOAD_UINV)) {
+  loadEfer(p, copy, controls);
+  if (controls.isOn(LOAD_UINV)) {
     // UINV is IA32_UINTR_MISC[39:32].
     const high = 2 * R.IA32_UINTR_MISC + 1;
     words[high] = (((words[high] as number) & ~0xff) | ((fields[2 * F.guestUinv] as number) & 0xff)) >>> 0;
   }
-  loadPdptes(p, copy);
-  p.cpu.updateMode();
-}
-
-function move(pairs: Uint16Array, fields: Uint32Array, words: Uint32Array): void {
-  for (let i = 0; i < pairs.length; i += 2) {
-    const from = (pairs[i] as number) << 1;
-    const to = (pairs[i + 1] as number) << 1;
-    words[to] = fields[from] as number;
-    words[to + 1] = fields[from + 1] as number;
-  }
+  loadPdptes(p, copy, controls);
 }
 
 /**
@@ -206,29 +159,29 @@ function loadUnusableSegments(words: Uint32Array): void {
  * SDM §29.3.2.1: without "load IA32_EFER", LMA follows the control, and LME too if paging will be on.
  * Without Intel 64 the control is 0 and so are both bits.
  */
-function loadEfer(p: VmxProcessor, copy: ProcessorCopy): void {
+function loadEfer(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { words } = p.cpu;
   const efer = 2 * R.IA32_EFER;
-  if (isOn(copy, p.capabilities, LOAD_EFER)) {
+  if (controls.isOn(LOAD_EFER)) {
     words[efer] = copy.words[2 * F.guestIa32Efer] as number;
     words[efer + 1] = copy.words[2 * F.guestIa32Efer + 1] as number;
     return;
   }
   const paging = ((words[2 * R.CR0] as number) >>> CR0.PG) & 1;
   const follows = (1 << EFER.LMA) | (paging ? 1 << EFER.LME : 0);
-  const value = isOn(copy, p.capabilities, IA32E_MODE_GUEST) ? follows : 0;
+  const value = controls.isOn(IA32E_MODE_GUEST) ? follows : 0;
   words[efer] = (((words[efer] as number) & ~follows) | value) >>> 0;
 }
 
 /** SDM §29.3.2.4: PDPTEs of a guest that uses PAE paging, from the fields with EPT and from memory without. */
-function loadPdptes(p: VmxProcessor, copy: ProcessorCopy): void {
+function loadPdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { words, quads, memory } = p.cpu;
   const cr0 = words[2 * R.CR0] as number;
   const cr4 = words[2 * R.CR4] as number;
   const pae = (cr0 >>> CR0.PG) & (cr4 >>> CR4.PAE) & 1;
-  if (pae === 0 || isOn(copy, p.capabilities, IA32E_MODE_GUEST)) return;
+  if (pae === 0 || controls.isOn(IA32E_MODE_GUEST)) return;
   const table = ((words[2 * R.CR3] as number) & 0xffff_ffe0) >>> 0;
-  const ept = isOn(copy, p.capabilities, ENABLE_EPT);
+  const ept = controls.isOn(ENABLE_EPT);
   for (let i = 0; i < 4; i++) {
     quads[R.PDPTE0 + i] = ept ? (copy.quads[F.guestPdpte0 + i] as bigint) : memory.read64(table + 8 * i);
   }
@@ -243,14 +196,15 @@ export function isInjecting(identification: number): boolean {
 
 /** Interruptibility, activity state, pending debug exceptions and what else VM entry establishes (SDM §29.3.2.5, §29.7). */
 export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void {
-  const { capabilities, vmx } = p;
+  const { vmx } = p;
+  const controls = controlsOf(copy, p.capabilities);
   const { words } = p.cpu;
   const fields = copy.words;
   const identification = fields[2 * F.injectedEventIdentification] as number;
   const injecting = isInjecting(identification);
   const type = (identification >>> 8) & 7;
   const interruptibility = fields[2 * F.guestInterruptibilityState] as number;
-  const virtualNmis = isOn(copy, capabilities, VIRTUAL_NMIS);
+  const virtualNmis = controls.isOn(VIRTUAL_NMIS);
 
   words[2 * R.blockingBySti] = injecting ? 0 : interruptibility & 1;
   words[2 * R.blockingByMovSs] = injecting ? 0 : (interruptibility >>> 1) & 1;
@@ -280,15 +234,15 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
         data: copy.quads[F.injectedEventData] as bigint,
       }
     : undefined;
-  vmx.vpid = isOn(copy, capabilities, ENABLE_VPID) ? (fields[2 * F.vpid] as number) : 0;
-  vmx.preemptionTimer = isOn(copy, capabilities, PREEMPTION_TIMER)
+  vmx.vpid = controls.isOn(ENABLE_VPID) ? (fields[2 * F.vpid] as number) : 0;
+  vmx.preemptionTimer = controls.isOn(PREEMPTION_TIMER)
     ? {
         value: fields[2 * F.vmxPreemptionTimerValue] as number,
         tsc: p.cpu.quads[R.IA32_TIME_STAMP_COUNTER] as bigint,
       }
     : undefined;
-  vmx.guestDeadline = isOn(copy, capabilities, APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
-  if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
+  vmx.guestDeadline = controls.isOn(APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
+  if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy, controls);
 }
 
 /** SDM §29.7.3: in which cases pending debug exceptions survive VM entry. */
@@ -307,7 +261,7 @@ function keepsPendingDebug(
 }
 
 /** SDM §29.3.2.5: RVI and SVI, PPR virtualization, evaluation of pending virtual interrupts (§32.1.3, §32.2.1). */
-function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
+function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { vmx, cpu } = p;
   const status = copy.words[2 * F.guestInterruptStatus] as number;
   vmx.rvi = status & 0xff;
@@ -316,5 +270,5 @@ function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
   const vtpr = cpu.memory.read32(page + VTPR) & 0xff;
   const vppr = vtpr >>> 4 >= vmx.svi >>> 4 ? vtpr : vmx.svi & 0xf0;
   cpu.memory.write32(page + VPPR, vppr);
-  vmx.virtualInterruptPending = !isOn(copy, p.capabilities, INTERRUPT_WINDOW) && vmx.rvi >>> 4 > vppr >>> 4;
+  vmx.virtualInterruptPending = !controls.isOn(INTERRUPT_WINDOW) && vmx.rvi >>> 4 > vppr >>> 4;
 }

@@ -8,7 +8,7 @@ import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { FIELDS, Field, type VmcsField } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { LaunchState } from '../../vmcs/region.ts';
-import { controlRef, isOn } from '../effective-controls.ts';
+import { controlRef, controlsOf } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import { failEntry } from '../exit/vm-exit.ts';
 import type { InstructionError } from '../instruction-errors.ts';
@@ -100,7 +100,7 @@ function processorState(p: VmxProcessor): number {
 
 /** The VMCS link pointer, or −1 if "VMCS shadowing" does not use it. */
 function linkAddress(p: VmxProcessor, copy: ProcessorCopy): number {
-  if (!isOn(copy, p.capabilities, VMCS_SHADOWING)) return NO_POINTER;
+  if (!controlsOf(copy, p.capabilities).isOn(VMCS_SHADOWING)) return NO_POINTER;
   const pointer = copy.quads[F.vmcsLinkPointer] as bigint;
   return pointer === NO_POINTER_64 ? NO_POINTER : Number(pointer);
 }
@@ -126,15 +126,15 @@ function activateLink(p: VmxProcessor, address: number): void {
 /** Software-use rules that only an attempt at VM entry can break (SDM §27.11.3); true if the machine stops. */
 function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
   const { hazards, cpu } = p;
-  const record = hazards.region(copy.address);
   if (instruction === 'VMLAUNCH') {
-    if (record.launchedOn === cpu.index) {
+    if (hazards.region(copy.address).launchedOn === cpu.index) {
       const detail = `the VMCS was cleared and is launched again on CPU ${cpu.index}; VMRESUME would have done`;
       hazards.report('vmcs.needless-migration', cpu.index, instruction, copy.address, detail);
     }
   }
   // Which fields are used depends on the controls, and nothing else can un-write a field.
   if (copy.unverified === 0) return false;
+  const record = hazards.region(copy.address);
   for (const slot of usedFields(p, copy)) {
     if (copy.written[slot] !== 0) continue;
     if (record.beingRepaired) {

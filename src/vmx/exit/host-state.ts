@@ -1,60 +1,32 @@
 /** Loading host state (SDM §30.5), at VM exits and at VM-entry failures alike. */
 import { CR4, EFER, Register, type RegisterName } from '../../cpu/registers.ts';
-import { Field, type FieldName } from '../../vmcs/fields.ts';
+import { Field } from '../../vmcs/fields.ts';
 import { AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
+import { type ControlRef, controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { ControlledMoves, loadRegisters, padded, type SlotMoves } from '../slot-moves.ts';
 import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 
-type Pairs = Partial<Record<FieldName, RegisterName>>;
-
-function pairs(table: Pairs): Uint16Array {
-  return Uint16Array.from(
-    Object.entries(table).flatMap(([field, register]) => [Field[field as FieldName], Register[register]]),
-  );
-}
-
-const ALWAYS = pairs({
-  hostRip: 'RIP',
-  hostRsp: 'RSP',
-  hostIa32SysenterCs: 'IA32_SYSENTER_CS',
-  hostCsSelector: 'CS.selector',
-  hostSsSelector: 'SS.selector',
-  hostDsSelector: 'DS.selector',
-  hostEsSelector: 'ES.selector',
-  hostFsSelector: 'FS.selector',
-  hostGsSelector: 'GS.selector',
-  hostTrSelector: 'TR.selector',
-});
-
-/** Addresses, loaded with bits 63:N equal to bit N−1. */
-const ADDRESSES = pairs({
-  hostIa32SysenterEsp: 'IA32_SYSENTER_ESP',
-  hostIa32SysenterEip: 'IA32_SYSENTER_EIP',
-  hostFsBase: 'FS.base',
-  hostGsBase: 'GS.base',
-  hostTrBase: 'TR.base',
-  hostGdtrBase: 'GDTR.base',
-  hostIdtrBase: 'IDTR.base',
-});
-
-const CET_ADDRESSES = pairs({
-  hostIa32SCet: 'IA32_S_CET',
-  hostIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
-});
-
-const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = [
+const HOST_STATE = new ControlledMoves(
   {
-    control: controlRef('exit.loadIa32PerfGlobalCtrl'),
-    table: pairs({ hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }),
+    hostRip: 'RIP',
+    hostRsp: 'RSP',
+    hostIa32SysenterCs: 'IA32_SYSENTER_CS',
+    hostCsSelector: 'CS.selector',
+    hostSsSelector: 'SS.selector',
+    hostDsSelector: 'DS.selector',
+    hostEsSelector: 'ES.selector',
+    hostFsSelector: 'FS.selector',
+    hostGsSelector: 'GS.selector',
+    hostTrSelector: 'TR.selector',
   },
-  { control: controlRef('exit.loadIa32Pat'), table: pairs({ hostIa32Pat: 'IA32_PAT' }) },
-  { control: controlRef('exit.loadPkrs'), table: pairs({ hostIa32Pkrs: 'IA32_PKRS' }) },
-  { control: controlRef('exit2.loadIa32SpecCtrl'), table: pairs({ hostIa32SpecCtrl: 'IA32_SPEC_CTRL' }) },
-  { control: controlRef('exit.loadCetState'), table: pairs({ hostSsp: 'SSP' }) },
   {
-    control: controlRef('exit2.loadFred'),
-    table: pairs({
+    'exit.loadIa32PerfGlobalCtrl': { hostIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' },
+    'exit.loadIa32Pat': { hostIa32Pat: 'IA32_PAT' },
+    'exit.loadPkrs': { hostIa32Pkrs: 'IA32_PKRS' },
+    'exit2.loadIa32SpecCtrl': { hostIa32SpecCtrl: 'IA32_SPEC_CTRL' },
+    'exit.loadCetState': { hostSsp: 'SSP' },
+    'exit2.loadFred': {
       hostIa32FredConfig: 'IA32_FRED_CONFIG',
       hostIa32FredRsp1: 'IA32_FRED_RSP1',
       hostIa32FredRsp2: 'IA32_FRED_RSP2',
@@ -63,9 +35,28 @@ const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint1
       hostIa32FredSsp1: 'IA32_FRED_SSP1',
       hostIa32FredSsp2: 'IA32_FRED_SSP2',
       hostIa32FredSsp3: 'IA32_FRED_SSP3',
-    }),
+    },
   },
-];
+);
+
+/** Addresses, loaded with bits 63:N equal to bit N−1. */
+const ADDRESSES = new ControlledMoves(
+  {
+    hostIa32SysenterEsp: 'IA32_SYSENTER_ESP',
+    hostIa32SysenterEip: 'IA32_SYSENTER_EIP',
+    hostFsBase: 'FS.base',
+    hostGsBase: 'GS.base',
+    hostTrBase: 'TR.base',
+    hostGdtrBase: 'GDTR.base',
+    hostIdtrBase: 'IDTR.base',
+  },
+  {
+    'exit.loadCetState': {
+      hostIa32SCet: 'IA32_S_CET',
+      hostIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
+    },
+  },
+);
 
 const CLEARED: readonly { readonly control: ControlRef; readonly word: number }[] = [
   { control: controlRef('exit.clearIa32Bndcfgs'), word: 2 * Register.IA32_BNDCFGS },
@@ -80,50 +71,49 @@ const CODE = G | 0x9b;
 const DATA = G | DB | 0x93;
 const TSS = 0x8b;
 
-/** Registers that every host finds with the same value: slot and bits 31:0; bits 63:32 are 0. */
-const FIXED = Uint32Array.from(
-  (
-    [
-      ['DR7', 0x400],
-      ['IA32_DEBUGCTL', 0],
-      ['RFLAGS', 2],
-      ['CS.base', 0],
-      ['CS.limit', 0xffff_ffff],
-      ['SS.base', 0],
-      ['SS.limit', 0xffff_ffff],
-      ['DS.base', 0],
-      ['DS.limit', 0xffff_ffff],
-      ['ES.base', 0],
-      ['ES.limit', 0xffff_ffff],
-      ['FS.limit', 0xffff_ffff],
-      ['GS.limit', 0xffff_ffff],
-      ['TR.limit', 0x67],
-      ['TR.accessRights', TSS],
-      ['LDTR.selector', 0],
-      ['LDTR.base', 0],
-      ['LDTR.limit', 0],
-      ['LDTR.accessRights', AR_UNUSABLE],
-      ['GDTR.limit', 0xffff],
-      ['IDTR.limit', 0xffff],
-      ['activityState', 0],
-      ['blockingBySti', 0],
-      ['blockingByMovSs', 0],
-      ['enclaveInterruption', 0],
-      ['pendingDebugExceptions', 0],
-      ['monitorArmed', 0],
-    ] as const satisfies readonly (readonly [RegisterName, number])[]
-  ).flatMap(([name, value]) => [Register[name], value]),
-);
+/** Registers that every host finds with the same value. */
+const FIXED: readonly (readonly [RegisterName, number])[] = [
+  ['DR7', 0x400],
+  ['IA32_DEBUGCTL', 0],
+  ['RFLAGS', 2],
+  ['CS.base', 0],
+  ['CS.limit', 0xffff_ffff],
+  ['SS.base', 0],
+  ['SS.limit', 0xffff_ffff],
+  ['DS.base', 0],
+  ['DS.limit', 0xffff_ffff],
+  ['ES.base', 0],
+  ['ES.limit', 0xffff_ffff],
+  ['FS.limit', 0xffff_ffff],
+  ['GS.limit', 0xffff_ffff],
+  ['TR.limit', 0x67],
+  ['TR.accessRights', TSS],
+  ['LDTR.selector', 0],
+  ['LDTR.base', 0],
+  ['LDTR.limit', 0],
+  ['LDTR.accessRights', AR_UNUSABLE],
+  ['GDTR.limit', 0xffff],
+  ['IDTR.limit', 0xffff],
+  ['activityState', 0],
+  ['blockingBySti', 0],
+  ['blockingByMovSs', 0],
+  ['enclaveInterruption', 0],
+  ['pendingDebugExceptions', 0],
+  ['monitorArmed', 0],
+];
+const FIXED_MOVES = padded(FIXED.map(([name], index) => [index, Register[name]]));
+const FIXED_VALUES = BigUint64Array.from(FIXED, ([, value]) => BigInt(value));
 
-/** Words of the selectors of SS, DS, ES, FS and GS; that of the access rights is 6 further on. */
-const DATA_SELECTORS = Uint16Array.from(
-  (['SS', 'DS', 'ES', 'FS', 'GS'] as const).map((name) => 2 * Register[`${name}.selector`]),
-);
+// Words of selectors; that of the access rights is 6 further on.
+const SS = 2 * Register['SS.selector'];
+const DS = 2 * Register['DS.selector'];
+const ES = 2 * Register['ES.selector'];
+const FS = 2 * Register['FS.selector'];
+const GS = 2 * Register['GS.selector'];
 const TO_RIGHTS = 6;
 
 const CLEAR_UINV = controlRef('exit.clearUinv');
 const LOAD_EFER = controlRef('exit.loadIa32Efer');
-const LOAD_CET = controlRef('exit.loadCetState');
 const HOST_64 = controlRef('exit.hostAddressSpaceSize');
 
 const HOST_CR0 = 2 * Field.hostCr0;
@@ -149,55 +139,49 @@ const LONG_MODE = (1 << EFER.LME) | (1 << EFER.LMA);
 
 /** Exits of this VMCS lead to a host in IA-32e mode. */
 export function isHost64(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  return isOn(copy, p.capabilities, HOST_64);
+  return controlsOf(copy, p.capabilities).isOn(HOST_64);
 }
 
 /** Loads everything of SDM §30.5; false if a host PDPTE is invalid (VMX abort 2). */
 export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  const { words } = p.cpu;
-  const host64 = isHost64(p, copy);
-  for (let i = 0; i < FIXED.length; i += 2) {
-    const to = (FIXED[i] as number) << 1;
-    words[to] = FIXED[i + 1] as number;
-    words[to + 1] = 0;
-  }
-  load(copy, ALWAYS, words);
-  loadAddresses(p, copy, ADDRESSES);
-  for (let i = 0; i < DATA_SELECTORS.length; i++) {
-    const at = DATA_SELECTORS[i] as number;
-    // Attributes that are undefined in an unusable register are those of a usable one.
-    words[at + TO_RIGHTS] = words[at] === 0 ? DATA | AR_UNUSABLE : DATA;
-    words[at + TO_RIGHTS + 1] = 0;
-  }
+  const { capabilities } = p;
+  const { words, quads } = p.cpu;
+  const controls = controlsOf(copy, capabilities);
+  const host64 = controls.isOn(HOST_64);
+  loadRegisters(FIXED_MOVES, FIXED_VALUES, quads);
+  loadRegisters(HOST_STATE.under(controls, capabilities), copy.quads, quads);
+  const addresses = ADDRESSES.under(controls, capabilities);
+  loadRegisters(addresses, copy.quads, quads);
+  makeCanonical(p, addresses);
+  setDataRights(words, SS);
+  setDataRights(words, DS);
+  setDataRights(words, ES);
+  setDataRights(words, FS);
+  setDataRights(words, GS);
   words[CS_RIGHTS] = CODE | (host64 ? L : DB);
   words[CS_RIGHTS + 1] = 0;
   loadControlRegisters(p, copy, host64);
-  loadMsrs(p, copy, host64);
+  loadMsrs(p, copy, controls, host64);
   const pae = !host64 && ((words[CR4_LOW] as number) & PAE) !== 0;
   return !pae || loadPdptes(p);
 }
 
-function load(copy: ProcessorCopy, table: Uint16Array, words: Uint32Array): void {
-  const fields = copy.words;
-  for (let i = 0; i < table.length; i += 2) {
-    const from = (table[i] as number) << 1;
-    const to = (table[i + 1] as number) << 1;
-    words[to] = fields[from] as number;
-    words[to + 1] = fields[from + 1] as number;
-  }
+/** Access rights of a data segment; what is undefined in an unusable register is as in a usable one. */
+function setDataRights(words: Uint32Array, selector: number): void {
+  words[selector + TO_RIGHTS] = words[selector] === 0 ? DATA | AR_UNUSABLE : DATA;
+  words[selector + TO_RIGHTS + 1] = 0;
 }
 
-/** As {@link load}, with the upper bits made canonical for the processor's linear-address width. */
-function loadAddresses(p: VmxProcessor, copy: ProcessorCopy, table: Uint16Array): void {
-  const { words, features } = p.cpu;
-  const fields = copy.words;
+/** Makes the upper bits of loaded addresses canonical for the processor's linear-address width. */
+function makeCanonical(p: VmxProcessor, moves: SlotMoves): void {
+  const { file, features } = p.cpu;
   const shift = 64 - features.linearAddressBits;
-  for (let i = 0; i < table.length; i += 2) {
-    const from = (table[i] as number) << 1;
-    const to = (table[i + 1] as number) << 1;
-    words[to] = fields[from] as number;
+  for (let i = 1; i < moves.length; i += 4) {
+    const first = 2 * (moves[i] as number) + 1;
+    const second = 2 * (moves[i + 2] as number) + 1;
     // A processor with 32-bit addresses has no bits 63:32.
-    words[to + 1] = shift === 32 ? 0 : (((fields[from + 1] as number) << shift) >> shift) >>> 0;
+    file[first] = shift === 32 ? 0 : ((file[first] as number) << shift) >> shift;
+    file[second] = shift === 32 ? 0 : ((file[second] as number) << shift) >> shift;
   }
 }
 
@@ -219,28 +203,22 @@ function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: bool
   words[CR4_LOW + 1] = (host64 ? high : high & ~FRED_HIGH) >>> 0;
 }
 
-function loadMsrs(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {
-  const { capabilities } = p;
+function loadMsrs(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls, host64: boolean): void {
   const { words, features } = p.cpu;
-  if (isOn(copy, capabilities, LOAD_EFER)) {
+  if (controls.isOn(LOAD_EFER)) {
     words[EFER_LOW] = copy.words[HOST_EFER] as number;
     words[EFER_LOW + 1] = copy.words[HOST_EFER + 1] as number;
   }
   if (features.intel64) {
     words[EFER_LOW] = (((words[EFER_LOW] as number) & ~LONG_MODE) | (host64 ? LONG_MODE : 0)) >>> 0;
   }
-  for (let i = 0; i < CONTROLLED.length; i++) {
-    const { control, table } = CONTROLLED[i] as (typeof CONTROLLED)[number];
-    if (isOn(copy, capabilities, control)) load(copy, table, words);
-  }
-  if (isOn(copy, capabilities, LOAD_CET)) loadAddresses(p, copy, CET_ADDRESSES);
   for (let i = 0; i < CLEARED.length; i++) {
     const { control, word } = CLEARED[i] as (typeof CLEARED)[number];
-    if (!isOn(copy, capabilities, control)) continue;
+    if (!controls.isOn(control)) continue;
     words[word] = 0;
     words[word + 1] = 0;
   }
-  if (isOn(copy, capabilities, CLEAR_UINV)) {
+  if (controls.isOn(CLEAR_UINV)) {
     words[UINTR_MISC_HIGH] = ((words[UINTR_MISC_HIGH] as number) & ~0xff) >>> 0;
   }
 }

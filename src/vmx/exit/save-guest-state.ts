@@ -1,81 +1,37 @@
 /** Saving guest state (SDM §30.3): register-to-field copies, then what has a rule of its own. */
-import {
-  CR0,
-  CR4,
-  EFER,
-  Register,
-  type RegisterName,
-  SEGMENT_NAMES,
-  type SegmentName,
-} from '../../cpu/registers.ts';
-import { Field, type FieldName } from '../../vmcs/fields.ts';
+import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
+import { Field } from '../../vmcs/fields.ts';
 import { AR_RESERVED, AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
+import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { ControlledMoves, SEGMENT_MOVES, saveRegisters, slotMoves } from '../slot-moves.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
-import { saveRegisters, saveWord, saveWords } from './copy-writes.ts';
+import { saveWord, saveWords } from './copy-writes.ts';
 import type { ExitReasonSpec } from './exit-reasons.ts';
 import type { ExitRequest } from './exit-request.ts';
 import { saveNonRegisterState } from './save-non-register-state.ts';
 import { savedResumeFlag } from './saved-resume-flag.ts';
 
-type Pairs = Partial<Record<FieldName, RegisterName>>;
-
-function pairs(table: Pairs): Uint16Array {
-  return Uint16Array.from(
-    Object.entries(table).flatMap(([field, register]) => [Field[field as FieldName], Register[register]]),
-  );
-}
-
-/** Saved at every VM exit, all 64 bits. */
-const ALWAYS = pairs({
-  guestCr0: 'CR0',
-  guestCr3: 'CR3',
-  guestCr4: 'CR4',
-  guestRsp: 'RSP',
-  guestRip: 'RIP',
-  guestIa32SysenterEsp: 'IA32_SYSENTER_ESP',
-  guestIa32SysenterEip: 'IA32_SYSENTER_EIP',
-  guestGdtrBase: 'GDTR.base',
-  guestIdtrBase: 'IDTR.base',
-});
-
-/** Saved at every VM exit of a processor that has the fields: one of their controls is supported. */
-const WHERE_SUPPORTED: readonly Uint16Array[] = [
-  pairs({ guestIa32Bndcfgs: 'IA32_BNDCFGS' }),
-  pairs({ guestIa32RtitCtl: 'IA32_RTIT_CTL' }),
-  pairs({ guestIa32LbrCtl: 'IA32_LBR_CTL' }),
-  pairs({ guestIa32Pkrs: 'IA32_PKRS' }),
-  pairs({ guestIa32SpecCtrl: 'IA32_SPEC_CTRL' }),
-  pairs({
-    guestIa32SCet: 'IA32_S_CET',
-    guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
-    guestSsp: 'SSP',
-  }),
-];
-
-const PDPTES = pairs({
-  guestPdpte0: 'PDPTE0',
-  guestPdpte1: 'PDPTE1',
-  guestPdpte2: 'PDPTE2',
-  guestPdpte3: 'PDPTE3',
-});
-
-/** Saved under a VM-exit control. */
-const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint16Array }[] = [
+/** Saved whole. Segment registers have been given the form in which they are saved. */
+const GUEST_STATE = new ControlledMoves(
   {
-    control: controlRef('exit.saveDebugControls'),
-    table: pairs({ guestDr7: 'DR7', guestIa32Debugctl: 'IA32_DEBUGCTL' }),
-  },
-  { control: controlRef('exit.saveIa32Pat'), table: pairs({ guestIa32Pat: 'IA32_PAT' }) },
-  { control: controlRef('exit.saveIa32Efer'), table: pairs({ guestIa32Efer: 'IA32_EFER' }) },
-  {
-    control: controlRef('exit.saveIa32PerfGlobalCtrl'),
-    table: pairs({ guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' }),
+    guestCr0: 'CR0',
+    guestCr3: 'CR3',
+    guestCr4: 'CR4',
+    guestRsp: 'RSP',
+    guestRip: 'RIP',
+    guestIa32SysenterEsp: 'IA32_SYSENTER_ESP',
+    guestIa32SysenterEip: 'IA32_SYSENTER_EIP',
+    guestGdtrBase: 'GDTR.base',
+    guestIdtrBase: 'IDTR.base',
+    ...SEGMENT_MOVES,
   },
   {
-    control: controlRef('exit2.saveFred'),
-    table: pairs({
+    'exit.saveDebugControls': { guestDr7: 'DR7', guestIa32Debugctl: 'IA32_DEBUGCTL' },
+    'exit.saveIa32Pat': { guestIa32Pat: 'IA32_PAT' },
+    'exit.saveIa32Efer': { guestIa32Efer: 'IA32_EFER' },
+    'exit.saveIa32PerfGlobalCtrl': { guestIa32PerfGlobalCtrl: 'IA32_PERF_GLOBAL_CTRL' },
+    'exit2.saveFred': {
       guestIa32FredConfig: 'IA32_FRED_CONFIG',
       guestIa32FredRsp1: 'IA32_FRED_RSP1',
       guestIa32FredRsp2: 'IA32_FRED_RSP2',
@@ -84,22 +40,29 @@ const CONTROLLED: readonly { readonly control: ControlRef; readonly table: Uint1
       guestIa32FredSsp1: 'IA32_FRED_SSP1',
       guestIa32FredSsp2: 'IA32_FRED_SSP2',
       guestIa32FredSsp3: 'IA32_FRED_SSP3',
-    }),
+    },
   },
-];
-
-const segmentFields = (segment: SegmentName, part: string) =>
-  Field[`guest${segment[0]}${segment.slice(1).toLowerCase()}${part}` as FieldName];
-
-/** Segment registers, whole. */
-const SEGMENTS = Uint16Array.from(
-  SEGMENT_NAMES.flatMap((segment) =>
-    (['selector', 'base', 'limit', 'accessRights'] as const).flatMap((part) => [
-      segmentFields(segment, `${part[0]?.toUpperCase()}${part.slice(1)}`),
-      Register[`${segment}.${part}`],
-    ]),
-  ),
+  // Saved by every exit of a processor that supports one of their controls, and so has the fields.
+  [
+    { guestIa32Bndcfgs: 'IA32_BNDCFGS' },
+    { guestIa32RtitCtl: 'IA32_RTIT_CTL' },
+    { guestIa32LbrCtl: 'IA32_LBR_CTL' },
+    { guestIa32Pkrs: 'IA32_PKRS' },
+    { guestIa32SpecCtrl: 'IA32_SPEC_CTRL' },
+    {
+      guestIa32SCet: 'IA32_S_CET',
+      guestIa32InterruptSspTableAddr: 'IA32_INTERRUPT_SSP_TABLE_ADDR',
+      guestSsp: 'SSP',
+    },
+  ],
 );
+
+const PDPTES = slotMoves({
+  guestPdpte0: 'PDPTE0',
+  guestPdpte1: 'PDPTE1',
+  guestPdpte2: 'PDPTE2',
+  guestPdpte3: 'PDPTE3',
+});
 
 const ENABLE_EPT = controlRef('proc2.enableEpt');
 
@@ -134,30 +97,19 @@ export function saveGuestState(
 ): void {
   const { capabilities } = p;
   const { words } = p.cpu;
-  const { fieldExists } = capabilities;
-  saveRegisters(copy, ALWAYS, words);
+  const controls = controlsOf(copy, capabilities);
+  normaliseSegments(p);
+  saveRegisters(GUEST_STATE.under(controls, capabilities), copy, p.cpu.quads);
   saveWord(copy, SYSENTER_CS, words[2 * Register.IA32_SYSENTER_CS] as number);
   saveWord(copy, GDTR_LIMIT, words[2 * Register['GDTR.limit']] as number);
   saveWord(copy, IDTR_LIMIT, words[2 * Register['IDTR.limit']] as number);
-  for (let i = 0; i < WHERE_SUPPORTED.length; i++) {
-    const table = WHERE_SUPPORTED[i] as Uint16Array;
-    if (fieldExists[table[0] as number] === 1) saveRegisters(copy, table, words);
-  }
-  for (let i = 0; i < CONTROLLED.length; i++) {
-    const { control, table } = CONTROLLED[i] as (typeof CONTROLLED)[number];
-    if (isOn(copy, capabilities, control) && fieldExists[table[0] as number] === 1) {
-      saveRegisters(copy, table, words);
-    }
-  }
-  if (fieldExists[UINV_FIELD] === 1) {
+  if (capabilities.fieldExists[UINV_FIELD] === 1) {
     // UINV is IA32_UINTR_MISC[39:32].
     saveWord(copy, UINV_FIELD, (words[UINTR_MISC_HIGH] as number) & 0xff);
   }
-  normaliseSegments(p);
-  saveRegisters(copy, SEGMENTS, words);
   const flags = words[RFLAGS_LOW] as number;
   saveWords(copy, RFLAGS_FIELD, savedResumeFlag(flags, request, spec), words[RFLAGS_LOW + 1] as number);
-  savePdptes(p, copy);
+  savePdptes(p, copy, controls);
   saveNonRegisterState(p, copy, request, spec);
 }
 
@@ -165,22 +117,28 @@ export function saveGuestState(
  * Gives the segment registers the form in which they are saved (SDM §30.3.2): access rights without
  * bits 31:17 and 11:8, CPL as SS.DPL, no bits 63:32 in the base of an unusable SS, DS or ES. Whatever
  * else is undefined in an unusable register is saved as held, an LDTR base made canonical. Host state
- * replaces all of them.
+ * replaces all of them. A register that has its form is not written: 64 bits are read next, and would
+ * wait for the store of 32 (bench: "VMRESUME + exit").
  */
 function normaliseSegments(p: VmxProcessor): void {
   const { words, cpl, features } = p.cpu;
   for (let at = FIRST_SEGMENT; at <= LAST_SEGMENT; at += SEGMENT_WORDS) {
-    words[at] = (words[at] as number) & 0xffff;
-    words[at + RIGHTS] = (words[at + RIGHTS] as number) & ~AR_RESERVED;
+    setWord(words, at, (words[at] as number) & 0xffff);
+    setWord(words, at + RIGHTS, (words[at + RIGHTS] as number) & ~AR_RESERVED);
   }
-  words[SS + RIGHTS] = ((words[SS + RIGHTS] as number) & ~DPL) | (cpl << 5);
-  if ((words[SS + RIGHTS] as number) & AR_UNUSABLE) words[SS + BASE + 1] = 0;
-  if ((words[DS + RIGHTS] as number) & AR_UNUSABLE) words[DS + BASE + 1] = 0;
-  if ((words[ES + RIGHTS] as number) & AR_UNUSABLE) words[ES + BASE + 1] = 0;
+  setWord(words, SS + RIGHTS, ((words[SS + RIGHTS] as number) & ~DPL) | (cpl << 5));
+  if ((words[SS + RIGHTS] as number) & AR_UNUSABLE) setWord(words, SS + BASE + 1, 0);
+  if ((words[DS + RIGHTS] as number) & AR_UNUSABLE) setWord(words, DS + BASE + 1, 0);
+  if ((words[ES + RIGHTS] as number) & AR_UNUSABLE) setWord(words, ES + BASE + 1, 0);
   if ((words[LDTR + RIGHTS] as number) & AR_UNUSABLE) {
     const low = words[LDTR + BASE] as number;
-    words[LDTR + BASE + 1] = canonicalHigh(low, words[LDTR + BASE + 1] as number, features.linearAddressBits);
+    const high = canonicalHigh(low, words[LDTR + BASE + 1] as number, features.linearAddressBits);
+    setWord(words, LDTR + BASE + 1, high);
   }
+}
+
+function setWord(words: Uint32Array, at: number, value: number): void {
+  if (words[at] !== value) words[at] = value;
 }
 
 /** The high half of an address with bits 63:`width` equal to bit `width`−1. */
@@ -190,12 +148,12 @@ function canonicalHigh(low: number, high: number, width: number): number {
 }
 
 /** SDM §30.3.4: with EPT, the PDPTEs in use by a guest that uses PAE paging; otherwise the fields are left alone. */
-function savePdptes(p: VmxProcessor, copy: ProcessorCopy): void {
+function savePdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { words } = p.cpu;
   const paging = (words[CR0_LOW] as number) >>> CR0.PG;
   const pae = (words[CR4_LOW] as number) >>> CR4.PAE;
   const ia32e = (words[EFER_LOW] as number) >>> EFER.LMA;
-  if ((paging & pae & ~ia32e & 1) === 1 && isOn(copy, p.capabilities, ENABLE_EPT)) {
-    saveRegisters(copy, PDPTES, words);
+  if ((paging & pae & ~ia32e & 1) === 1 && controls.isOn(ENABLE_EPT)) {
+    saveRegisters(PDPTES, copy, p.cpu.quads);
   }
 }

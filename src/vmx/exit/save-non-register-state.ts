@@ -3,7 +3,7 @@ import { Register, RFLAGS } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { Interruptibility, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { controlRef, isOn } from '../effective-controls.ts';
+import { controlRef, controlsOf } from '../effective-controls.ts';
 import type { VmxProcessor, VmxState } from '../vmx-state.ts';
 import { saveQuad, saveWord, saveWords } from './copy-writes.ts';
 import { isDebugException, isException } from './defined-information.ts';
@@ -41,8 +41,9 @@ export function saveNonRegisterState(
 ): void {
   const { capabilities, vmx } = p;
   const { words } = p.cpu;
+  const controls = controlsOf(copy, capabilities);
   saveWord(copy, ACTIVITY_FIELD, words[ACTIVITY] as number);
-  const nmi = isOn(copy, capabilities, VIRTUAL_NMIS) ? vmx.virtualNmiBlocking : words[NMI] === 1;
+  const nmi = controls.isOn(VIRTUAL_NMIS) ? vmx.virtualNmiBlocking : words[NMI] === 1;
   // Blocking by SMI is saved as 0 by every exit that ends outside SMM.
   const interruptibility =
     (words[STI] as number) |
@@ -51,11 +52,11 @@ export function saveNonRegisterState(
     (isEnclaveExit(p, request) ? Interruptibility.EnclaveInterruption : 0);
   saveWord(copy, INTERRUPTIBILITY_FIELD, interruptibility);
   saveWords(copy, PENDING_DEBUG_FIELD, pendingDebug(p, request, spec), 0);
-  if (vmx.preemptionTimer !== undefined && isOn(copy, capabilities, SAVE_TIMER)) {
+  if (vmx.preemptionTimer !== undefined && controls.isOn(SAVE_TIMER)) {
     const expired = request.reason === ExitReason.VmxPreemptionTimerExpired;
     saveWord(copy, TIMER_FIELD, expired ? 0 : remainingTime(p, vmx.preemptionTimer));
   }
-  if (isOn(copy, capabilities, VIRTUAL_INTERRUPT_DELIVERY)) {
+  if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) {
     saveWord(copy, INTERRUPT_STATUS_FIELD, (vmx.svi << 8) | vmx.rvi);
   }
   if (capabilities.fieldExists[DEADLINE_FIELD] === 1) saveQuad(copy, DEADLINE_FIELD, vmx.guestDeadline);
