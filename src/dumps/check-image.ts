@@ -281,7 +281,14 @@ export function checkImage(image: VmcsImage, profile?: CpuProfile): CheckReport 
     ...reportNotes(image),
     ...phaseNotes(image.reported, [...failing, ...causes]),
   ];
-  if (profile !== undefined) notes.push(...absentFields(image, profile));
+  if (profile !== undefined) {
+    notes.push(...absentFields(image, profile));
+    if (wanted !== 8 && failing.some((row) => HOST_ROW.test(row.id))) {
+      notes.push(
+        `${profile.name} cannot hold the host's CR0 or CR4: the dump seems to be of another processor`,
+      );
+    }
+  }
   return {
     format: image.format,
     variant: image.variant,

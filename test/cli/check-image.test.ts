@@ -142,6 +142,14 @@ describe('checkImage on built images', () => {
     expect(report.notes.join()).toContain('would have failed later and does not explain it');
   });
 
+  it('doubts a processor that cannot hold the control registers of the host', () => {
+    const image = example('ept-violation-exit');
+    const sandyBridge = findProfile('sandy-bridge') as CpuProfile;
+    expect(checkImage(image, sandyBridge).notes.join()).toContain('seems to be of another processor');
+    const arrowLake = findProfile('arrow-lake') as CpuProfile;
+    expect(checkImage(image, arrowLake).notes.join()).not.toContain('another processor');
+  });
+
   it('names the MSR at which loading failed', () => {
     const image = legalImage({}, { exitReason: 0x8000_0022, exitQualification: 1n });
     image.msrLists = { vmEntryLoad: [{ index: 0xc000_0100, reserved: 0, data: 5n }] };
