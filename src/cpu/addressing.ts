@@ -140,7 +140,8 @@ function segmentAllows(
   return withinLimit(rights, limit, offset, last);
 }
 
-function withinLimit(rights: number, limit: number, offset: number, last: number): boolean {
+/** Whether offsets up to `last` are within the limit of a segment of these access rights. */
+export function withinLimit(rights: number, limit: number, offset: number, last: number): boolean {
   const expandDown = (rights & CODE) === 0 && (rights & EXPAND_DOWN_OR_CONFORMING) !== 0;
   if (!expandDown) return last <= limit;
   return offset > limit && last <= ((rights & BIG) !== 0 ? 0xffff_ffff : 0xffff);

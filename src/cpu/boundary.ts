@@ -1,35 +1,197 @@
 /**
  * What happens between two instructions besides going from one to the next: the traps and blockings
- * that the last one left, and the events that wait (SDM vol. 3A §7.9, Table 7-2).
+ * that the last one left, and the events that wait, in the order of SDM vol. 3A §7.9, Table 7-2. It is
+ * looked at only while something asks for attention.
  */
 import { Attention } from './attention.ts';
+import { hasInstructionBreakpoints, instructionBreakpoints } from './debug-registers.ts';
+import { EventType, identifyEvent } from './event.ts';
+import { deliver, deliverFault } from './events.ts';
+import { raiseDebug, Vector } from './exceptions.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
+import { BoundaryStage } from './vmx-port.ts';
 
 const ATTENTION = 2 * Register.attention;
 const RFLAGS_LOW = 2 * Register.RFLAGS;
 const BLOCKING_BY_STI = 2 * Register.blockingBySti;
 const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
-const ACTIVITY_STATE = 2 * Register.activityState;
+const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
+const NMI_PENDING = 2 * Register.nmiPending;
+const ACTIVITY = 2 * Register.activityState;
+const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
+const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
+const DEBUG_CAUSES = 2 * Register.debugCauses;
+const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
+const BEFORE = 2 * Register.before;
+const TF = 1 << RFLAGS.TF;
+const IF = 1 << RFLAGS.IF;
+const RF = 1 << RFLAGS.RF;
+/** IA32_DEBUGCTL.BTF: single-step on branches. */
+const BTF = 1 << 1;
 
-/**
- * Before an instruction, while something asks for attention: takes the event that is due, if any.
- * False if the processor has nothing to execute.
- */
-export function atBoundary(cpu: Processor): boolean {
+/** Pending debug exceptions (SDM §27.4.2, Table 27-4); B0–B3 and BS are where DR6 has them. */
+const BREAKPOINTS = 0xf;
+const ENABLED_BREAKPOINT = 1 << 12;
+const BUS_LOCK = 1 << 11;
+const BS = 1 << 14;
+const RTM = 1 << 16;
+
+/** What held when an instruction began and matters when it has ended. */
+export const Before = {
+  BlockingBySti: 1,
+  BlockingByMovSs: 2,
+  /** RFLAGS.RF, which the instruction ends unless it loads it. */
+  ResumeFlag: 4,
+  /** RFLAGS.TF: a trap follows. */
+  SingleStep: 8,
+} as const;
+
+const Activity = { Active: 0, Hlt: 1, Shutdown: 2, WaitForSipi: 3 } as const;
+
+/** What comes at an instruction boundary. */
+export const Boundary = {
+  /** An instruction. */
+  Execute: 0,
+  /** An event was taken; the next one or the next instruction follows. */
+  EventTaken: 1,
+  /** Nothing: the processor waits for an event, or is in shutdown. */
+  Inactive: 2,
+} as const;
+export type Boundary = (typeof Boundary)[keyof typeof Boundary];
+
+/** Before an instruction, while something asks for attention: takes the event of highest priority that is due. */
+export function atBoundary(cpu: Processor): Boundary {
   const w = cpu.i32;
-  w[ATTENTION] = (w[ATTENTION] as number) & ~Attention.Lookup;
-  return w[ACTIVITY_STATE] === 0;
+  if (takesEvent(cpu)) return Boundary.EventTaken;
+  w[ATTENTION] = attentionOf(cpu);
+  w[BEFORE] =
+    (w[BLOCKING_BY_STI] !== 0 ? Before.BlockingBySti : 0) |
+    (w[BLOCKING_BY_MOV_SS] !== 0 ? Before.BlockingByMovSs : 0) |
+    ((w[RFLAGS_LOW] as number) & RF ? Before.ResumeFlag : 0) |
+    ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
+  w[BREAKPOINTS_MET] = 0;
+  return w[ACTIVITY] === Activity.Active ? Boundary.Execute : Boundary.Inactive;
 }
 
-/** After an instruction during which something asked for attention. */
-export function afterInstruction(cpu: Processor): void {
+/** Loads of RFLAGS by IRET and task switches: RF is that of the image, for the next instruction. */
+export function keepResumeFlag(cpu: Processor): void {
+  cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.ResumeFlag;
+}
+
+/** No single-step trap follows the present instruction. */
+export function cancelSingleStep(cpu: Processor): void {
+  cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.SingleStep;
+}
+
+/** Why the instruction that begins needs attention when it has ended. */
+function attentionOf(cpu: Processor): Attention {
   const w = cpu.i32;
-  const why = w[ATTENTION] as number;
-  if (why & Attention.Blocking) {
-    w[BLOCKING_BY_STI] = 0;
-    w[BLOCKING_BY_MOV_SS] = 0;
-    w[ATTENTION] = why & ~Attention.Blocking;
+  const flags = w[RFLAGS_LOW] as number;
+  let why = (w[ATTENTION] as number) & Attention.Vmx;
+  if ((w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number)) why |= Attention.Blocking;
+  if (flags & RF) why |= Attention.ResumeFlag;
+  if (flags & TF) why |= Attention.SingleStep;
+  if (hasInstructionBreakpoints(cpu)) why |= Attention.InstructionBreakpoints;
+  if (w[PENDING_DEBUG] !== 0) why |= Attention.PendingDebug;
+  // An event that is held back by blocking is looked at again when that ends; what RFLAGS.IF or an NMI
+  // handler holds back, when these change.
+  if (why & Attention.Blocking && (w[NMI_PENDING] !== 0 || cpu.interrupts.requested()))
+    why |= Attention.Event;
+  if (w[ACTIVITY] !== Activity.Active) why |= Attention.Inactive;
+  return why;
+}
+
+/** Takes the event of highest priority, if one is due. */
+function takesEvent(cpu: Processor): boolean {
+  const w = cpu.i32;
+  const vmx = cpu.nonRoot && ((w[ATTENTION] as number) & Attention.Vmx) !== 0;
+  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeTraps)) return true;
+  if (takesDebugTrap(cpu)) return true;
+  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeNmi)) return true;
+  if (takesNmi(cpu)) return true;
+  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeInterrupts)) return true;
+  return takesInterrupt(cpu) || takesInstructionBreakpoint(cpu);
+}
+
+/** Debug traps of the previous instruction, unless MOV SS holds them back. */
+function takesDebugTrap(cpu: Processor): boolean {
+  const w = cpu.i32;
+  const pending = w[PENDING_DEBUG] as number;
+  if (pending === 0 || w[BLOCKING_BY_MOV_SS] !== 0 || isShut(cpu)) return false;
+  w[PENDING_DEBUG] = 0;
+  cpu.stateChanged();
+  // Breakpoints that are met but not enabled do not make an exception.
+  if ((pending & (ENABLED_BREAKPOINT | BS | RTM | BUS_LOCK)) === 0) return false;
+  w[DEBUG_CAUSES] = pending & (BREAKPOINTS | BS | RTM | BUS_LOCK);
+  take(cpu, EventType.HardwareException, Vector.DB);
+  return true;
+}
+
+/** Delivers an event between two instructions; within a repeated string instruction its image has RF. */
+function take(cpu: Processor, type: EventType, vector: number): void {
+  const repeating = cpu.repeatedAt === cpu.executed;
+  deliver(cpu, identifyEvent(type, vector), 0, 0, repeating ? RF : 0);
+}
+
+function takesNmi(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (w[NMI_PENDING] === 0 || w[BLOCKING_BY_NMI] !== 0 || isBlocked(cpu)) return false;
+  if (w[ACTIVITY] === Activity.WaitForSipi) return false;
+  w[NMI_PENDING] = 0;
+  if (cpu.nonRoot && cpu.vmxPort.exitsOnNmi()) return true;
+  take(cpu, EventType.Nmi, Vector.NMI);
+  return true;
+}
+
+function takesInterrupt(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (isShut(cpu) || isBlocked(cpu) || !cpu.interrupts.requested()) return false;
+  if (cpu.nonRoot && cpu.vmxPort.exitsOnExternalInterrupt()) return true;
+  if (((w[RFLAGS_LOW] as number) & IF) === 0) return false;
+  take(cpu, EventType.ExternalInterrupt, cpu.interrupts.acknowledge());
+  return true;
+}
+
+/** Shutdown and wait-for-SIPI: neither debug traps nor external interrupts end them. */
+function isShut(cpu: Processor): boolean {
+  return (cpu.i32[ACTIVITY] as number) >= Activity.Shutdown;
+}
+
+/** Blocking by STI and by MOV SS holds back interrupts and NMIs alike. */
+function isBlocked(cpu: Processor): boolean {
+  const w = cpu.i32;
+  return ((w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number)) !== 0;
+}
+
+function takesInstructionBreakpoint(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (w[ACTIVITY] !== Activity.Active || !hasInstructionBreakpoints(cpu)) return false;
+  const resumed = ((w[RFLAGS_LOW] as number) & RF) !== 0 || cpu.repeatedAt === cpu.executed;
+  // MOV SS holds back instruction breakpoints too (SDM vol. 3A §7.8.3).
+  if (resumed || w[BLOCKING_BY_MOV_SS] !== 0) return false;
+  const met = instructionBreakpoints(cpu);
+  if (met === 0) return false;
+  raiseDebug(cpu, met);
+  deliverFault(cpu);
+  return true;
+}
+
+/** After an instruction, or an iteration of one, during which something asked for attention; `branched` if it is a branch taken. */
+export function afterInstruction(cpu: Processor, branched: boolean): void {
+  const w = cpu.i32;
+  const before = w[BEFORE] as number;
+  w[BEFORE] = 0;
+  if (before & Before.BlockingBySti) w[BLOCKING_BY_STI] = 0;
+  if (before & Before.BlockingByMovSs) w[BLOCKING_BY_MOV_SS] = 0;
+  if (before & Before.ResumeFlag) w[RFLAGS_LOW] = (w[RFLAGS_LOW] as number) & ~RF;
+  const stepsBranches = ((w[DEBUGCTL] as number) & BTF) !== 0;
+  const met = w[BREAKPOINTS_MET] as number;
+  let pending = met === 0 ? 0 : met | ENABLED_BREAKPOINT;
+  if (before & Before.SingleStep && (!stepsBranches || branched)) pending |= BS;
+  if (pending !== 0) {
+    w[PENDING_DEBUG] = (w[PENDING_DEBUG] as number) | pending;
+    cpu.requestAttention(Attention.PendingDebug);
   }
-  if (why & Attention.ResumeFlag) w[RFLAGS_LOW] = (w[RFLAGS_LOW] as number) & ~(1 << RFLAGS.RF);
+  if (before !== 0 || pending !== 0) cpu.stateChanged();
 }

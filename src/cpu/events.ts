@@ -1,8 +1,278 @@
-/** Delivery of events (SDM vol. 3A chapter 7). */
+/**
+ * Delivery of events (SDM vol. 3A chapter 7): of one event, and of those that its delivery meets, up to
+ * the double fault and shutdown. While an event is delivered it is in the slots `originalEvent…`, where
+ * VT-x finds it; VM entry injects events through `deliverInjected`.
+ */
+import { Attention } from './attention.ts';
+import {
+  EventType,
+  eventType,
+  eventVector,
+  identifyEvent,
+  isSoftwareEvent,
+  returnsBehindInstruction,
+} from './event.ts';
+import { Vector, VM_EXIT_PENDING } from './exceptions.ts';
+import { materialise } from './flags.ts';
+import { deliverThroughGate } from './interrupt-gates.ts';
+import { deliverRedirected, deliverThroughVector, Redirection, redirectionOf } from './interrupt-vectors.ts';
+import { Mode } from './mode.ts';
 import type { Processor } from './processor.ts';
+import { Register, RFLAGS } from './registers.ts';
+
+const FAULT = 2 * Register.fault;
+const FAULT_CODE = 2 * Register.faultErrorCode;
+const FAULT_ADDRESS = Register.faultAddress;
+const DEBUG_CAUSES = 2 * Register.debugCauses;
+const EVENT = 2 * Register.originalEvent;
+const EVENT_CODE = 2 * Register.originalEventErrorCode;
+const EVENT_LENGTH = 2 * Register.originalEventLength;
+const EVENT_FLAGS = 2 * Register.originalEventFlags;
+const RETURN = 2 * Register.returnAddress;
+const EXTERNAL = 2 * Register.external;
+const RIP = 2 * Register.RIP;
+const DR6 = 2 * Register.DR6;
+const DR7 = 2 * Register.DR7;
+const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
+const BLOCKING_BY_STI = 2 * Register.blockingBySti;
+const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
+const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
+const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
+const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
+const ACTIVITY = 2 * Register.activityState;
+const SHUTDOWN = 2;
+const RF = 1 << RFLAGS.RF;
+/** DR6.BD: the only debug exception that is a fault besides an instruction breakpoint. */
+const DEBUG_REGISTER_ACCESS = 1 << 13;
+/** DR6 bits that are 0 for the cause: bus lock and RTM. */
+const ACTIVE_LOW_CAUSES = (1 << 11) | (1 << 16);
+const BREAKPOINTS = 0xf;
+const GD = 1 << 13;
+const LBR_AND_BTF = 3;
 
 /** Delivers the exception that was raised last; RIP is that of the instruction which raised it. */
 export function deliverFault(cpu: Processor): void {
-  cpu.write('activityState', 2n);
-  cpu.requestAttention(256);
+  const w = cpu.i32;
+  w[BREAKPOINTS_MET] = 0;
+  if (w[FAULT] === VM_EXIT_PENDING) {
+    cpu.vmxPort.exitPending();
+    return;
+  }
+  deliver(cpu, raisedException(cpu), raisedErrorCode(cpu), 0);
+}
+
+/** The raised exception; in real-address mode none has an error code. */
+function raisedException(cpu: Processor): number {
+  const w = cpu.i32;
+  const hasErrorCode = w[FAULT + 1] !== 0 && cpu.mode !== Mode.Real;
+  return identifyEvent(EventType.HardwareException, w[FAULT] as number, hasErrorCode);
+}
+
+function raisedErrorCode(cpu: Processor): number {
+  return cpu.i32[FAULT + 1] !== 0 ? (cpu.i32[FAULT_CODE] as number) : 0;
+}
+
+/**
+ * Delivers `event` ({@link identifyEvent}), or performs the VM exit that it causes. RIP is where the
+ * handler returns to, or, for INT n, INT1, INT3 and INTO, the instruction of `instructionLength` bytes.
+ * #DB and #PF take what they report from the slots `debugCauses` and `faultAddress`. `flags`: RF, if the
+ * image of RFLAGS has it although the exception is no fault.
+ */
+export function deliver(
+  cpu: Processor,
+  event: number,
+  errorCode: number,
+  instructionLength: number,
+  flags = 0,
+): void {
+  materialise(cpu);
+  if (cpu.nonRoot && cpu.vmxPort.exitsOnEvent(event, errorCode, instructionLength)) return;
+  begin(cpu, event, errorCode, instructionLength);
+  cpu.i32[EVENT_FLAGS] = flags | resumeFlagOf(cpu, event);
+  recordCauses(cpu, event);
+  attempt(cpu);
+}
+
+/** Delivers the event of VM entry: it causes no VM exit itself, and changes neither CR2 nor debug registers (SDM §29.6.1). */
+export function deliverInjected(
+  cpu: Processor,
+  event: number,
+  errorCode: number,
+  instructionLength: number,
+): void {
+  materialise(cpu);
+  begin(cpu, event, errorCode, instructionLength);
+  cpu.i32[EVENT_FLAGS] = 0;
+  attempt(cpu);
+}
+
+function begin(cpu: Processor, event: number, errorCode: number, instructionLength: number): void {
+  const w = cpu.i32;
+  w[EVENT] = event;
+  w[EVENT_CODE] = errorCode;
+  w[EVENT_LENGTH] = instructionLength;
+  w[BLOCKING_BY_STI] = 0;
+  // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3).
+  if (!isSoftwareEvent(event)) w[PENDING_DEBUG] = 0;
+  w[BLOCKING_BY_MOV_SS] = 0;
+  w[ACTIVITY] = 0;
+  if (eventType(event) === EventType.Nmi) w[BLOCKING_BY_NMI] = 1;
+  cpu.stateChanged();
+}
+
+/** RF in the image of RFLAGS: 1 for faults but instruction breakpoints (SDM vol. 3B §19.3.1.1). */
+function resumeFlagOf(cpu: Processor, event: number): number {
+  if (eventType(event) !== EventType.HardwareException) return 0;
+  const vector = eventVector(event);
+  if (vector === Vector.DB) return (cpu.i32[DEBUG_CAUSES] as number) & DEBUG_REGISTER_ACCESS ? RF : 0;
+  return vector === Vector.DF || vector === Vector.MC ? 0 : RF;
+}
+
+/** What an exception leaves in CR2, DR6, DR7 and IA32_DEBUGCTL when it is delivered. */
+function recordCauses(cpu: Processor, event: number): void {
+  const w = cpu.i32;
+  const raised = eventType(event) === EventType.HardwareException;
+  if (raised && eventVector(event) === Vector.PF) {
+    cpu.quads[Register.CR2] = cpu.quads[FAULT_ADDRESS] as bigint;
+  }
+  if (
+    eventVector(event) !== Vector.DB ||
+    !(raised || eventType(event) === EventType.PrivilegedSoftwareException)
+  )
+    return;
+  if (raised) {
+    const causes = w[DEBUG_CAUSES] as number;
+    const high = causes & ~ACTIVE_LOW_CAUSES;
+    w[DR6] = (((w[DR6] as number) & ~BREAKPOINTS) | ACTIVE_LOW_CAUSES | high) & ~(causes & ACTIVE_LOW_CAUSES);
+  }
+  w[DR7] = (w[DR7] as number) & ~GD;
+  w[DEBUGCTL] = (w[DEBUGCTL] as number) & ~LBR_AND_BTF;
+}
+
+/** Delivers the event in the slots `originalEvent…`, then what its delivery meets instead. */
+function attempt(cpu: Processor): void {
+  const w = cpu.i32;
+  while (!deliverOnce(cpu)) {
+    if (w[FAULT] === VM_EXIT_PENDING) {
+      cpu.vmxPort.exitPending();
+      finish(cpu);
+      return;
+    }
+    if (!takeNested(cpu)) return;
+  }
+  finish(cpu);
+  cpu.requestAttention();
+}
+
+/** Forgets the event. */
+function finish(cpu: Processor): void {
+  const w = cpu.i32;
+  w[EVENT] = 0;
+  w[EXTERNAL] = 0;
+}
+
+/** Makes the exception met the event to deliver, or #DF; false after shutdown or a VM exit. */
+function takeNested(cpu: Processor): boolean {
+  const w = cpu.i32;
+  const first = w[EVENT] as number;
+  let second = raisedException(cpu);
+  let errorCode = raisedErrorCode(cpu);
+  if (cpu.nonRoot && cpu.vmxPort.exitsOnEvent(second, errorCode, 0)) {
+    finish(cpu);
+    return false;
+  }
+  const outcome = combine(first, second);
+  if (outcome === Combination.Shutdown) {
+    finish(cpu);
+    shutDown(cpu);
+    return false;
+  }
+  if (outcome === Combination.DoubleFault) {
+    second = identifyEvent(EventType.HardwareException, Vector.DF, cpu.mode !== Mode.Real);
+    errorCode = 0;
+    w[EVENT] = 0;
+    if (cpu.nonRoot && cpu.vmxPort.exitsOnEvent(second, 0, 0)) {
+      finish(cpu);
+      return false;
+    }
+  }
+  begin(cpu, second, errorCode, 0);
+  w[EVENT_FLAGS] = resumeFlagOf(cpu, second);
+  recordCauses(cpu, second);
+  return true;
+}
+
+const Combination = { Serial: 0, DoubleFault: 1, Shutdown: 2 } as const;
+type Combination = (typeof Combination)[keyof typeof Combination];
+
+const Class = { Benign: 0, Contributory: 1, PageFault: 2, DoubleFault: 3 } as const;
+
+/** Classes of exceptions (SDM vol. 3A Table 7-4); every other event is benign. */
+function classOf(event: number): number {
+  if (eventType(event) !== EventType.HardwareException) return Class.Benign;
+  switch (eventVector(event)) {
+    case Vector.DE:
+    case Vector.TS:
+    case Vector.NP:
+    case Vector.SS:
+    case Vector.GP:
+    case Vector.CP:
+      return Class.Contributory;
+    case Vector.PF:
+    case Vector.VE:
+      return Class.PageFault;
+    case Vector.DF:
+      return Class.DoubleFault;
+    default:
+      return Class.Benign;
+  }
+}
+
+/** What two exceptions make (SDM vol. 3A Table 7-5). */
+function combine(first: number, second: number): Combination {
+  const [a, b] = [classOf(first), classOf(second)];
+  if (a === Class.Benign || b === Class.Benign) return Combination.Serial;
+  if (a === Class.DoubleFault) return Combination.Shutdown;
+  return a === Class.Contributory && b === Class.PageFault ? Combination.Serial : Combination.DoubleFault;
+}
+
+/** A triple fault: shutdown, or a VM exit (SDM vol. 3A §7.15, #DF; SDM §28.2). */
+function shutDown(cpu: Processor): void {
+  if (cpu.nonRoot && cpu.vmxPort.exitsOnTripleFault()) return;
+  cpu.i32[ACTIVITY] = SHUTDOWN;
+  cpu.stateChanged();
+  cpu.requestAttention(Attention.Inactive);
+}
+
+function deliverOnce(cpu: Processor): boolean {
+  const w = cpu.i32;
+  const event = w[EVENT] as number;
+  setReturnAddress(cpu, returnsBehindInstruction(event) ? (w[EVENT_LENGTH] as number) : 0);
+  w[EXTERNAL] = isSoftwareEvent(event) ? 0 : 1;
+  let delivered: boolean;
+  if (cpu.mode === Mode.Real) delivered = deliverThroughVector(cpu);
+  else if (eventType(event) === EventType.SoftwareInterrupt) delivered = deliverSoftwareInterrupt(cpu);
+  else delivered = deliverThroughGate(cpu);
+  w[EXTERNAL] = 0;
+  return delivered;
+}
+
+function deliverSoftwareInterrupt(cpu: Processor): boolean {
+  switch (redirectionOf(cpu, eventVector(cpu.i32[EVENT] as number))) {
+    case Redirection.ToVectors:
+      return deliverRedirected(cpu);
+    case Redirection.ToGates:
+      return deliverThroughGate(cpu);
+    default:
+      return false;
+  }
+}
+
+/** RIP and `bytes`. */
+function setReturnAddress(cpu: Processor, bytes: number): void {
+  const w = cpu.i32;
+  const sum = ((w[RIP] as number) >>> 0) + bytes;
+  w[RETURN] = sum | 0;
+  const carry = sum > 0xffff_ffff && cpu.codeBits === 64 ? 1 : 0;
+  w[RETURN + 1] = ((w[RIP + 1] as number) + carry) | 0;
 }

@@ -34,6 +34,10 @@ export type Vector = (typeof Vector)[keyof typeof Vector];
 const FAULT = 2 * Register.fault;
 const FAULT_CODE = 2 * Register.faultErrorCode;
 const FAULT_ADDRESS = 2 * Register.faultAddress;
+const DEBUG_CAUSES = 2 * Register.debugCauses;
+const EXTERNAL = 2 * Register.external;
+/** In the slot `fault`: not an exception but a VM exit is pending at the port. */
+export const VM_EXIT_PENDING = -1;
 
 /** Raises an exception without an error code; an instruction ends with `return raise(…)`. */
 export function raise(cpu: Processor, vector: Vector): Next {
@@ -55,4 +59,21 @@ export function raisePageFault(cpu: Processor, lo: number, hi: number, errorCode
   cpu.i32[FAULT_ADDRESS] = lo;
   cpu.i32[FAULT_ADDRESS + 1] = hi;
   return raiseWithCode(cpu, Vector.PF, errorCode);
+}
+
+/** Raises an exception whose error code names a selector; EXT as the event being delivered says (SDM vol. 3A §7.13). */
+export function raiseForSelector(cpu: Processor, vector: Vector, selector: number): Next {
+  return raiseWithCode(cpu, vector, (selector & 0xfffc) | (cpu.i32[EXTERNAL] as number));
+}
+
+/** Raises #DB; `causes` go to DR6 when it is delivered, as bits of DR6 (SDM vol. 3B §19.2.3). */
+export function raiseDebug(cpu: Processor, causes: number): Next {
+  cpu.i32[DEBUG_CAUSES] = causes;
+  return raise(cpu, Vector.DB);
+}
+
+/** Ends an access that a VM exit takes the place of (an EPT violation and the like): as if it had faulted. */
+export function raiseVmExit(cpu: Processor): Next {
+  cpu.i32[FAULT] = VM_EXIT_PENDING;
+  return Next.Fault;
 }

@@ -4,6 +4,7 @@
  * An access within one page of RAM that the TLB knows touches only typed arrays.
  */
 import { linearise } from './addressing.ts';
+import { noteDataAccess } from './debug-registers.ts';
 import type { Segment } from './instruction.ts';
 import { translate } from './paging.ts';
 import { PAGE_HAS_CODE } from './physical-memory.ts';
@@ -31,7 +32,10 @@ export function loadAs(cpu: Processor, to: number, bytes: number, as: AccessClas
   const entry = translate(cpu, lo, i32[LINEAR + 1] as number, READ << as);
   if (entry < 0) return false;
   const where = cpu.tlb.where[entry] as number;
-  if (where === 0) return loadSlowly(cpu, to, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  if (where === 0) {
+    noteDataAccess(cpu, lo, i32[LINEAR + 1] as number, bytes, false);
+    return loadSlowly(cpu, to, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  }
   const { memory } = cpu;
   const from = where + offset;
   const word = to >> 2;
@@ -73,7 +77,10 @@ export function storeAs(cpu: Processor, from: number, bytes: number, as: AccessC
   const entry = translate(cpu, lo, i32[LINEAR + 1] as number, WRITE << as);
   if (entry < 0) return false;
   const where = cpu.tlb.where[entry] as number;
-  if (where === 0) return storeSlowly(cpu, from, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  if (where === 0) {
+    noteDataAccess(cpu, lo, i32[LINEAR + 1] as number, bytes, true);
+    return storeSlowly(cpu, from, (cpu.tlb.physical[entry] as number) + offset, bytes);
+  }
   const { memory } = cpu;
   const to = where + offset;
   if (((memory.pageUse[(where - memory.ramStart) >>> 12] as number) & PAGE_HAS_CODE) !== 0)
@@ -124,6 +131,7 @@ function loadAcross(cpu: Processor, to: number, bytes: number, as: AccessClass):
   const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), READ << as);
   if (high < 0) return false;
   const second = cpu.tlb.physical[high] as number;
+  noteDataAccess(cpu, lo, hi, bytes, false);
   return loadSlowly(cpu, to, physical, first) && loadSlowly(cpu, to + first, second, bytes - first);
 }
 
@@ -138,6 +146,7 @@ function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClas
   const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), WRITE << as);
   if (high < 0) return false;
   const second = cpu.tlb.physical[high] as number;
+  noteDataAccess(cpu, lo, hi, bytes, true);
   return storeSlowly(cpu, from, physical, first) && storeSlowly(cpu, from + first, second, bytes - first);
 }
 

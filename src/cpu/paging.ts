@@ -2,6 +2,7 @@
  * Translation of linear addresses (SDM vol. 3A chapter 5): fills the TLB from the paging structures.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
+import { pageHasBreakpoint } from './debug-registers.ts';
 import type { Processor } from './processor.ts';
 import { CR0, Register } from './registers.ts';
 
@@ -24,5 +25,6 @@ function walk(cpu: Processor, lo: number, hi: number, _need: number): number {
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
 function enter(cpu: Processor, lo: number, hi: number, physical: number, rights: number): number {
-  return cpu.tlb.enter(lo, hi, physical, cpu.memory.directOffset(physical), rights);
+  const direct = pageHasBreakpoint(cpu, lo, hi) ? 0 : cpu.memory.directOffset(physical);
+  return cpu.tlb.enter(lo, hi, physical, direct, rights);
 }

@@ -8,6 +8,7 @@ import { Attention } from './attention.ts';
 import type { CpuidFeatures } from './cpuid.ts';
 import { materialise } from './flags.ts';
 import type { Segment } from './instruction.ts';
+import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
 import { Mode } from './mode.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
@@ -103,6 +104,10 @@ export class Processor {
   accessWatch: AccessWatch | undefined = undefined;
   /** How often each instruction that is known but not modelled was met. */
   readonly unmodelled = new Map<string, number>();
+  /** What asserts the INTR pin. */
+  interrupts: InterruptSource = NO_INTERRUPTS;
+  /** {@link executed} when a repeated string instruction was last left between two iterations. */
+  repeatedAt = -1;
   /**
    * Instructions and iterations of string instructions executed so far: virtual time. Within a decoded
    * block it is that of the block's first instruction (`begins` in the opcode map).
@@ -176,6 +181,7 @@ export class Processor {
     if (name === 'RFLAGS') materialise(this);
     this.quads[slot] = value;
     this.stateChanged();
+    this.requestAttention();
     if (MODE_REGISTERS.has(slot)) this.updateMode();
   }
 
@@ -186,6 +192,14 @@ export class Processor {
 
   /** Derives again from the registers everything that depends on the mode, and forgets fast translations. */
   updateMode(): void {
+    this.updateSegments();
+    this.tlb.forgetAll();
+    // What asks for attention at the next boundary is found anew there.
+    this.requestAttention();
+  }
+
+  /** As {@link updateMode} after changes of segment registers or RFLAGS.VM alone: translations still hold. */
+  updateSegments(): void {
     this.stateChanged();
     const { words } = this;
     const cs = words[CS_RIGHTS] as number;
@@ -203,7 +217,6 @@ export class Processor {
       this.flatSegments[segment] = flatAccesses(this, segment as Segment);
     }
     this.updateAccessClass();
-    this.tlb.forgetAll();
   }
 
   /** Derives again what depends on RFLAGS.AC, CR0.AM and the CPL. */

@@ -158,6 +158,29 @@ const WORKING = [
   'faultErrorCode',
   /** Linear address that a page fault is about, before CR2 has it. */
   'faultAddress',
+  /** Causes of a debug exception in the form of DR6 (1 for each cause), before DR6 has them. */
+  'debugCauses',
+  /** EXT of error codes that refer to selectors: 1 while an event that software did not ask for is delivered. */
+  'external',
+  /** Data and I/O breakpoints that the current instruction met: bits 3:0. */
+  'breakpointsMet',
+  /** What held when the current instruction began, as bits of {@link Before} (boundary.ts). */
+  'before',
+  /** The event being delivered: event identification (event.ts), 0 if none; error code; instruction length. */
+  'originalEvent',
+  'originalEventErrorCode',
+  'originalEventLength',
+  /** Flags that the image of RFLAGS has in addition when the event is delivered: RF. */
+  'originalEventFlags',
+  /** Return address of the event being delivered. */
+  'returnAddress',
+  /** Descriptor or gate in memory. */
+  'descriptor',
+  'descriptor.high',
+  /** What is pushed to or popped from the stack of a far transfer. */
+  'stackItem',
+  /** 1 while the NMI pin has latched an NMI that is not yet taken. */
+  'nmiPending',
 ] as const;
 
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;

@@ -3,7 +3,7 @@
  * settles what it came to (SDM vol. 3A §7.9 for what is looked at between two instructions).
  */
 import { BlockCache } from './block-cache.ts';
-import { afterInstruction, atBoundary } from './boundary.ts';
+import { afterInstruction, atBoundary, Boundary } from './boundary.ts';
 import { deliverFault } from './events.ts';
 import { materialise } from './flags.ts';
 import { type Instruction, Next } from './instruction.ts';
@@ -25,14 +25,23 @@ export class Execution {
 
   /**
    * Executes until `cpu.executed` has grown by `count` or the processor has nothing to execute, or is
-   * asked to stop. An instruction that faults counts, as does an iteration of a string instruction.
+   * asked to stop. An instruction that faults counts, as do an iteration of a string instruction and
+   * an event between two instructions.
    */
   run(count: number): void {
     const { cpu } = this;
     const end = cpu.executed + count;
     cpu.executeUntil = end;
     while (cpu.executed < end) {
-      if (cpu.i32[ATTENTION] !== 0 && (cpu.stopRequested || !atBoundary(cpu))) break;
+      if (cpu.i32[ATTENTION] !== 0) {
+        if (cpu.stopRequested) break;
+        const boundary = atBoundary(cpu);
+        if (boundary === Boundary.Inactive) break;
+        if (boundary === Boundary.EventTaken) {
+          cpu.executed++;
+          continue;
+        }
+      }
       const block = this.blocks.at(cpu);
       if (block === undefined) {
         cpu.executed++;
@@ -57,7 +66,7 @@ export class Execution {
     } while (next === Next.Sequential && n < most && i32[ATTENTION] === 0);
     cpu.executed += n;
     if (next >= Next.Fault) settle(cpu, i, next);
-    else if (i32[ATTENTION] !== 0) afterInstruction(cpu);
+    else if (i32[ATTENTION] !== 0) afterInstruction(cpu, next === Next.Lookup && isBranch(i));
   }
 }
 
@@ -83,4 +92,15 @@ function settle(cpu: Processor, i: Instruction, next: Next): void {
   retreat(cpu, i.length);
   if (next === Next.Fault) deliverFault(cpu);
   else if (next === Next.VmExit) cpu.vmxPort.exitPending();
+  else {
+    cpu.repeatedAt = cpu.executed;
+    if (cpu.i32[ATTENTION] !== 0) afterInstruction(cpu, false);
+  }
+}
+
+const BRANCHES = /^(J|LOOP|CALL|RET|IRET|SYS)/;
+
+/** Whether the instruction is one that IA32_DEBUGCTL.BTF calls a branch; asked only while single-stepping. */
+function isBranch(i: Instruction): boolean {
+  return BRANCHES.test(i.row.mnemonic);
 }

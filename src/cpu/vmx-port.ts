@@ -1,3 +1,17 @@
+import type { Instruction } from './instruction.ts';
+import type { Intercept } from './intercept.ts';
+
+/** Places among the events of an instruction boundary (SDM vol. 3A Table 7-2) where VT-x has events of its own. */
+export const BoundaryStage = {
+  /** Before debug traps on the previous instruction. */
+  BeforeTraps: 0,
+  /** After them, before NMIs: preemption timer, NMI window. */
+  BeforeNmi: 1,
+  /** After NMIs, before external interrupts: interrupt window. */
+  BeforeInterrupts: 2,
+} as const;
+export type BoundaryStage = (typeof BoundaryStage)[keyof typeof BoundaryStage];
+
 /**
  * The only thing the processor knows of VT-x: the questions it asks. `src/vmx` answers them; a
  * processor without VMX, or outside VMX operation, gets the answers of {@link NO_VMX}.
@@ -9,13 +23,57 @@ export interface VmxPort {
   allowsControlRegister(register: 'CR0' | 'CR4', value: bigint): boolean;
   /** Whether WRMSR may write IA32_RTIT_CTL now (SDM §26.8). */
   allowsRtitCtlWrite(): boolean;
-  /** Performs the VM exit that an instruction asked for (Next.VmExit); RIP is that of the instruction. */
+  /**
+   * Whether instruction `i`, executed in VMX non-root operation, exits for `cause`; the exit is then
+   * pending. `a` and `b` as {@link Intercept} says.
+   */
+  intercepts(i: Instruction, cause: Intercept, a: number, b: number): boolean;
+  /**
+   * Performs the VM exit that an instruction asked for (Next.VmExit) or that an access came to
+   * (`raiseVmExit`); RIP is that of the instruction, or what an event being delivered would save.
+   */
   exitPending(): void;
+
+  // The remaining questions are asked in VMX non-root operation only, and exits are performed at once.
+
+  /**
+   * Whether an exception, INT1, INT3 or INTO ({@link identifyEvent}; RIP as for its delivery) causes a
+   * VM exit, by the exception bitmap (SDM §28.2). What #DB and #PF report is in the slots `debugCauses`
+   * and `faultAddress`; the event whose delivery met it, if any, in the slots `originalEvent…`. Other
+   * types of event never do.
+   */
+  exitsOnEvent(event: number, errorCode: number, instructionLength: number): boolean;
+  /** Whether a triple fault causes a VM exit rather than shutdown. */
+  exitsOnTripleFault(): boolean;
+  /**
+   * Whether a task switch through the IDT to the TSS of `selector` causes a VM exit (SDM §28.4.2). Those
+   * of instructions ask `intercepts`.
+   */
+  exitsOnTaskSwitch(selector: number): boolean;
+  /** Whether an NMI that is not blocked causes a VM exit. */
+  exitsOnNmi(): boolean;
+  /** Whether an external interrupt causes a VM exit; RFLAGS.IF and blocking have not been looked at. */
+  exitsOnExternalInterrupt(): boolean;
+  /**
+   * Whether one of the exits of `stage` happens at this instruction boundary ({@link BoundaryStage});
+   * asked while Attention.Vmx is set.
+   */
+  exitsAtBoundary(stage: BoundaryStage): boolean;
+  /** IRET ends blocking by NMI or virtual-NMI blocking, as the controls say (SDM §28.3). */
+  iretUnblocksNmi(): void;
 }
 
 export const NO_VMX: VmxPort = {
   capabilityMsr: () => undefined,
   allowsControlRegister: () => true,
   allowsRtitCtlWrite: () => true,
+  intercepts: () => false,
   exitPending: () => {},
+  exitsOnEvent: () => false,
+  exitsOnTripleFault: () => false,
+  exitsOnTaskSwitch: () => false,
+  exitsOnNmi: () => false,
+  exitsOnExternalInterrupt: () => false,
+  exitsAtBoundary: () => false,
+  iretUnblocksNmi: () => {},
 };

@@ -156,7 +156,37 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     return this.vmx.operation === Operation.Outside || this.capabilities.has('misc', Misc.INTEL_PT_IN_VMX);
   }
 
+  intercepts(): boolean {
+    return false;
+  }
+
   exitPending(): void {}
+
+  exitsOnEvent(): boolean {
+    return false;
+  }
+
+  exitsOnTripleFault(): boolean {
+    return false;
+  }
+
+  exitsOnTaskSwitch(): boolean {
+    return false;
+  }
+
+  exitsOnNmi(): boolean {
+    return false;
+  }
+
+  exitsOnExternalInterrupt(): boolean {
+    return false;
+  }
+
+  exitsAtBoundary(): boolean {
+    return false;
+  }
+
+  iretUnblocksNmi(): void {}
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends
   // blocking by STI and by MOV SS.
