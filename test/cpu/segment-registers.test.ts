@@ -77,7 +77,7 @@ describe('MOV to a data segment register', () => {
     expect(w.cpu.get('DS.selector')).toBe(3n);
     expect(w.cpu.get('DS.accessRights') & 0x1_0000n).toBe(0x1_0000n);
     w.cpu.run(1);
-    expect(delivered(w)).toEqual({ vector: 13, errorCode: 0, rip: CODE + 2 });
+    expect(delivered(w)).toEqual({ vector: 13, errorCode: 0, rip: CODE + 3 });
   });
 
   it('reads the LDT', () => {
@@ -216,7 +216,7 @@ describe('other moves of segment registers', () => {
 
 describe('descriptor-table registers', () => {
   it('LGDT takes 24 bits of base with 16-bit operands, SGDT stores all', () => {
-    const w = world('lgdt [0x5000]\nsgdt [0x5010]', { bits: 32 });
+    const w = world('.byte 0x0f,0x01,0x15,0,0x50,0,0\n.byte 0x0f,0x01,0x05,0x10,0x50,0,0', { bits: 32 });
     w.machine.memory.writeBytes(0x5000, Uint8Array.from([0xff, 0x01, 0x44, 0x33, 0x22, 0x11]));
     w.cpu.run(2);
     expect(w.cpu.get('GDTR.base')).toBe(0x1122_3344n);
