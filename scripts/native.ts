@@ -18,8 +18,8 @@ import type { Template } from '../test/native/templates/template.ts';
 
 const FIXTURES = fileURLToPath(new URL('../test/native/fixtures/', import.meta.url));
 const BATCH = 5000;
-const RECORDED_PER_INTEGER_TEMPLATE = 20;
-const RECORDED_PER_FLOAT_TEMPLATE = 8;
+const RECORDED_PER_INTEGER_TEMPLATE = 28;
+const RECORDED_PER_FLOAT_TEMPLATE = 11;
 const RECORDING_SEED = 3;
 
 interface Options {

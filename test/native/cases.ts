@@ -6,11 +6,18 @@ import { BITS } from './templates/bits.ts';
 import { CONTROL } from './templates/control.ts';
 import { MOVES } from './templates/moves.ts';
 import { PACKED_INTEGER } from './templates/packed-integer.ts';
+import { SEGMENTS } from './templates/segments.ts';
 import { SSE_FLOAT } from './templates/sse-float.ts';
 import type { Template } from './templates/template.ts';
 import { X87 } from './templates/x87.ts';
 
-export const INTEGER_TEMPLATES: readonly Template[] = [...ARITHMETIC, ...BITS, ...MOVES, ...CONTROL];
+export const INTEGER_TEMPLATES: readonly Template[] = [
+  ...ARITHMETIC,
+  ...BITS,
+  ...MOVES,
+  ...CONTROL,
+  ...SEGMENTS,
+];
 
 export const FLOAT_TEMPLATES: readonly Template[] = [...SSE_FLOAT, ...PACKED_INTEGER, ...X87];
 

@@ -60,6 +60,17 @@ const KERNEL_CODE = 0x10;
 const USER_STACK = 0x2b;
 const USER_CODE = 0x33;
 const TSS_SELECTOR = 0x40;
+/** Segment descriptors by selector, as Linux has them. */
+const DESCRIPTORS: readonly (readonly [number, bigint])[] = [
+  [0x08, 0x00cf_9b00_0000_ffffn],
+  [KERNEL_CODE, 0x00af_9b00_0000_ffffn],
+  [0x18, 0x00cf_9300_0000_ffffn],
+  [0x20, 0x00cf_fb00_0000_ffffn],
+  [USER_STACK, 0x00cf_f300_0000_ffffn],
+  [USER_CODE, 0x00af_fb00_0000_ffffn],
+];
+/** Software may raise #BP and #OF. */
+const SOFTWARE_VECTORS: ReadonlySet<number> = new Set([3, 4]);
 
 const ALWAYS_ONE_AND_IF = 0x202;
 /** Iterations of a string instruction. */
@@ -85,9 +96,8 @@ function mapPages({ memory }: Machine): void {
 }
 
 function makeTables({ memory }: Machine): void {
-  memory.write64(Physical.gdt + KERNEL_CODE, 0x00af_9b00_0000_ffffn);
-  memory.write64(Physical.gdt + (USER_STACK & ~7), 0x00cf_f300_0000_ffffn);
-  memory.write64(Physical.gdt + (USER_CODE & ~7), 0x00af_fb00_0000_ffffn);
+  for (const [selector, descriptor] of DESCRIPTORS)
+    memory.write64(Physical.gdt + (selector & ~7), descriptor);
   const tss = KERNEL + BigInt(Physical.tss);
   const low = 0x0000_8b00_0000_0067n | ((tss & 0xff_ffffn) << 16n) | (((tss >> 24n) & 0xffn) << 56n);
   memory.write64(Physical.gdt + TSS_SELECTOR, low);
@@ -95,7 +105,10 @@ function makeTables({ memory }: Machine): void {
   memory.write64(Physical.tss + 4, KERNEL + BigInt(KERNEL_STACK_TOP));
   for (let vector = 0; vector < VECTORS; vector++) {
     const handler = HANDLERS + BigInt(vector) * HANDLER_BYTES;
-    const gate = (handler & 0xffffn) | (BigInt(KERNEL_CODE) << 16n) | (0x8e00n << 32n);
+    const gate =
+      (handler & 0xffffn) |
+      (BigInt(KERNEL_CODE) << 16n) |
+      ((SOFTWARE_VECTORS.has(vector) ? 0xee00n : 0x8e00n) << 32n);
     memory.write64(Physical.idt + 16 * vector, gate | ((handler & 0xffff_0000n) << 32n));
     memory.write64(Physical.idt + 16 * vector + 8, handler >> 32n);
   }

@@ -10,7 +10,7 @@ export const CODE_PAGE = 0x1000_0000;
 export const DATA_PAGE = 0x2000_0000;
 export const STACK_PAGE = 0x3000_0000;
 export const GS_BASE = 0x0800_0000;
-/** The bytes of a page that differ from case to case; the rest has the fixed pattern of {@link background}. */
+/** The bytes of a page that differ from case to case; the rest has the fixed pattern of harness.c. */
 export const WINDOW = 256;
 export const DATA_WINDOW = 0xf00;
 export const STACK_WINDOW = 0x780;
@@ -66,14 +66,12 @@ export interface NativeResult {
 /** Executes one instruction in 64-bit mode at CPL 3. */
 export type ExecuteCase = (c: NativeCase) => NativeResult;
 
-/** What harness.c writes at `offset` of the data page followed by the stack page, outside the windows. */
-export function background(offset: number): number {
-  return (offset * 7 + (offset >> 8) * 29 + 3) & 0xff;
-}
+/** What harness.c writes to the data page followed by the stack page, outside the windows. */
+const BACKGROUND = Uint8Array.from({ length: 2 * PAGE }, (_, i) => (i * 7 + (i >> 8) * 29 + 3) & 0xff);
 
 /** Both pages before the instruction. */
 export function initialMemory(c: NativeCase): Uint8Array {
-  const memory = Uint8Array.from({ length: 2 * PAGE }, (_, offset) => background(offset));
+  const memory = BACKGROUND.slice();
   memory.set(c.data, DATA_WINDOW);
   memory.set(c.stack, PAGE + STACK_WINDOW);
   return memory;

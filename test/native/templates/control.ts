@@ -125,9 +125,10 @@ function string(row: StringRow): Template {
   };
 }
 
+/** NOP in its forms, prefetches, CLFLUSH, fences. */
 function nop(c: CaseBuilder): unknown {
   const { random } = c;
-  switch (random.below(6)) {
+  switch (random.below(8)) {
     case 0:
       return c.emit({ opcode: [0x90], redundant: 'segment' });
     case 1:
@@ -143,6 +144,10 @@ function nop(c: CaseBuilder): unknown {
     case 3:
       return c.emit({ opcode: [0x0f, 0x18], digit: random.below(4), rm: c.memory(1), redundant: 'segment' });
     case 4:
+      return c.emit({ opcode: [0x0f, 0xae], digit: 7, rm: c.memory(1), redundant: 'segment' });
+    case 5:
+      return c.emit({ opcode: [0x0f, 0x0d], digit: 1, rm: c.memory(1), redundant: 'segment' });
+    case 6:
       return c.raw(0xf3, 0x0f, 0x1e, random.pick([0xfa, 0xfb]));
     default:
       return c.raw(0x0f, 0xae, random.pick([0xe8, 0xf0, 0xf8]));
@@ -151,7 +156,9 @@ function nop(c: CaseBuilder): unknown {
 
 /** Opcodes that are invalid in 64-bit mode, or always. */
 const INVALID: readonly (readonly number[])[] = [
-  ...[0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0xce].map((o) => [o]),
+  ...[0x06, 0x07, 0x0e, 0x16, 0x17, 0x1e, 0x1f, 0x27, 0x2f, 0x37, 0x3f, 0x60, 0x61, 0xce, 0xd6].map((o) => [
+    o,
+  ]),
   [0x82, 0xc0, 0x01],
   [0x9a, 1, 2, 3, 4, 5, 6],
   [0xea, 1, 2, 3, 4, 5, 6],

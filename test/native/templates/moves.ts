@@ -105,7 +105,7 @@ function setcc(c: CaseBuilder): void {
 function xlat(c: CaseBuilder): void {
   c.reserve(RAX, RBX);
   c.gprs[RAX] = c.random.edge();
-  c.emit({ opcode: [0xd7] });
+  c.emit({ opcode: [0xd7], redundant: 'segment' });
   c.gprs[RBX] = BigInt.asUintN(64, c.address(1) - ((c.gprs[RAX] as bigint) & 0xffn));
 }
 
