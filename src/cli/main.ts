@@ -6,6 +6,7 @@ import { addCpuCommand } from './cpu.ts';
 import { addExplainCommand } from './explain.ts';
 import { addFieldsCommand } from './fields.ts';
 import { Problem } from './problem.ts';
+import { addRunCommand } from './run.ts';
 
 function buildProgram(): Command {
   const program = new Command('vmxon')
@@ -16,6 +17,7 @@ function buildProgram(): Command {
   addFieldsCommand(program);
   addCpuCommand(program);
   addExplainCommand(program);
+  addRunCommand(program);
   // "help NAME" of a name that is none would print everything to standard error.
   program.helpCommand(false);
   program

@@ -218,7 +218,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       words[2 * Register.blockingByMovSs] = 0;
       this.cpu.stateChanged();
     }
-    this.observer?.instruction(mnemonic, typeof operand === 'bigint' ? operand : undefined, outcome);
+    this.observer?.instruction?.(mnemonic, typeof operand === 'bigint' ? operand : undefined, outcome);
     return outcome;
   }
 

@@ -61,6 +61,14 @@ describe('an observer', () => {
     expect(seen.slice(4)).toEqual(['again']);
   });
 
+  it('may watch exits only', () => {
+    const { cpu, seen } = observed();
+    cpu.unit.observe({ exit: (copy) => seen.push(`exit ${copy.words[2 * Field.exitReason]}`) });
+    cpu.vmlaunch();
+    cpu.vmexit({ reason: 10 });
+    expect(seen).toEqual(['exit 10']);
+  });
+
   it('sees a VM entry that fails after its checks as an exit', () => {
     const { cpu, seen } = observed();
     cpu.vmwrite('guestRflags', 0);

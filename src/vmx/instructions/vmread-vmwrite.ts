@@ -124,7 +124,7 @@ function ready(p: VmxProcessor): Outcome {
   const { current } = vmx;
   const unhindered =
     current !== undefined &&
-    p.observer === undefined &&
+    p.observer?.instruction === undefined &&
     vmx.operation === Operation.Root &&
     cpu.mode === Mode.Bit64 &&
     p.active.retains &&

@@ -1,0 +1,184 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { Command } from 'commander';
+import { describe, expect, it } from 'vitest';
+import { addRunCommand } from '../../src/cli/run.ts';
+import { assemble } from '../support/assemble.ts';
+import { multibootElf, multibootHeader } from '../support/elf-builder.ts';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'vmxon-run-'));
+const MAIN = ['--import', 'tsx', 'src/cli/main.ts', 'run'];
+/** Where the code of a Multiboot image of {@link multibootElf} lies. */
+const CODE = 0x10_000c;
+
+function file(name: string, bytes: Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, bytes);
+  return path;
+}
+
+function run(...words: readonly string[]) {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [...MAIN, ...words], {
+    cwd: root,
+    encoding: 'utf8',
+  });
+  return { status, stdout, stderr };
+}
+
+/** What the command complains of, without a process of its own. */
+async function complaint(words: readonly string[]): Promise<string> {
+  const program = new Command('vmxon').exitOverride().configureOutput({ writeErr: () => {} });
+  addRunCommand(program);
+  try {
+    await program.parseAsync(['run', ...words], { from: 'user' });
+  } catch (error) {
+    return (error as Error).message;
+  }
+  return 'nothing';
+}
+
+const LOOP = file('loop.elf', multibootElf(assemble('a: inc eax; jmp a', 32, CODE)));
+
+describe('vmxon run', () => {
+  it.each([
+    ['an image that is none', ['README.md'], 'README.md: there is no Multiboot header in the first'],
+    [
+      'a corrupt image',
+      [file('bad', multibootHeader(0, [], 7))],
+      'checksum of the Multiboot header at offset 0x0',
+    ],
+    ['no file', ['no-such-file'], 'no-such-file: there is no such file'],
+    ['a directory', ['src'], 'src: it is a directory'],
+    ['a module without file', [LOOP, '--module', 'none=x'], 'none: there is no such file'],
+    ['a module without name', [LOOP, '--module', '=x'], 'a file name comes first'],
+    ['an image larger than memory', ['/dev/zero', '--memory', '2M'], 'larger than the memory'],
+    ['memory of no size', [LOOP, '--memory', '12X'], '--memory 12X'],
+    ['too little memory', [LOOP, '--memory', '1M'], 'use at least 2M'],
+    ['too much memory', [LOOP, '--memory', '64G'], '--memory: RAM must be'],
+    ['a second processor', [LOOP, '--cpus', '2'], 'only 1 processor'],
+    ['no processor', [LOOP, '--cpus', '0'], '--cpus 0: use a whole number from 1'],
+    ['an unknown profile', [LOOP, '--cpu', 'nonesuch'], 'no processor profile "nonesuch"'],
+    ['no limit', [LOOP, '--max-instructions', '0'], '--max-instructions 0'],
+    ['no time', [LOOP, '--timeout', '-1'], '--timeout -1'],
+    ['a seed too large', [LOOP, '--seed', '4294967296'], '--seed 4294967296'],
+    ['a mode without --flat', [LOOP, '--mode', '32'], '--mode is for a flat binary'],
+    ['an unknown mode', [LOOP, '--flat', '0x7c00', '--mode', '8'], '--mode 8: use 16, 32 or 64'],
+    [
+      'modules of a flat binary',
+      [LOOP, '--flat', '0x7c00', '--module', 'a'],
+      '--module does not go with --flat',
+    ],
+    [
+      '64-bit mode on a 32-bit processor',
+      [LOOP, '--flat', '0x7c00', '--mode', '64', '--cpu', 'no-such'],
+      'no-such',
+    ],
+    ['an instruction trace without file', [LOOP, '--trace-instructions'], 'needs --trace FILE'],
+    [
+      'a trace among the output',
+      [LOOP, '--trace', 'x', '--serial', 'x'],
+      'output of the guest already goes there',
+    ],
+    [
+      'a trace into no folder',
+      [LOOP, '--trace', '/none/x', '--timeout', '1'],
+      '/none/x: its folder does not exist',
+    ],
+    ['serial output into a folder', [LOOP, '--serial', '/tmp', '--timeout', '1'], '/tmp: it is a directory'],
+    ['an unknown option', [LOOP, '--bad'], "unknown option '--bad'"],
+  ])('refuses %s in one line', async (_, words, message) => {
+    const text = await complaint(words);
+    expect(text).toContain(message);
+    expect(text.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('ends with exit status 2 and that line for what it cannot use', () => {
+    const { status, stdout, stderr } = run(LOOP, '--cpus', '2');
+    expect({ status, stdout, stderr }).toEqual({
+      status: 2,
+      stdout: '',
+      stderr: 'vmxon: --cpus 2: only 1 processor can run so far\n',
+    });
+  });
+
+  it('stops exactly at the limit of instructions', () => {
+    const { status, stdout, stderr } = run(LOOP, '--max-instructions', '123457', '--json');
+    const report = JSON.parse(stderr) as Record<string, unknown>;
+    expect({ status, stdout }).toEqual({ status: 124, stdout: '' });
+    expect(report).toMatchObject({
+      end: { kind: 'instruction-limit' },
+      exitStatus: 124,
+      instructions: 123_457,
+      memory: 64 * 1024 * 1024,
+      seed: 0,
+      exits: [],
+      hazards: [],
+      unmodelled: [],
+    });
+  });
+
+  it('reports for people', () => {
+    const { stderr } = run(
+      LOOP,
+      '--max-instructions',
+      '1k',
+      '--report',
+      '--memory',
+      '3G',
+      '--cpu',
+      'skylake',
+    );
+    expect(stderr).toMatch(/^end +the limit of instructions was reached\n/);
+    expect(stderr).toMatch(/executed +1,000 instructions/);
+    expect(stderr).toMatch(/VMX +outside VMX operation/);
+  });
+
+  it('notes what the image asks for and does not get', () => {
+    const image = file('video.elf', multibootElf(assemble('nop', 32, CODE), 32, 7));
+    const { stderr } = run(image, '--max-instructions', '1');
+    expect(stderr).toBe(`vmxon: ${image}: the image asks for a video mode; there is no display\n`);
+  });
+
+  it('stops when the time is over', () => {
+    const { status, stderr } = run(LOOP, '--timeout', '0.2', '--json');
+    expect(status).toBe(124);
+    expect(JSON.parse(stderr)).toMatchObject({ end: { kind: 'timeout' } });
+  });
+
+  it.each([
+    ['SIGINT', 130],
+    ['SIGTERM', 143],
+  ] as const)('%s stops it with its report, and its files are complete', async (signal, expected) => {
+    const [trace, serial] = [join(folder, `${signal}.trace`), join(folder, `${signal}.serial`)];
+    const child = spawn(
+      process.execPath,
+      [...MAIN, LOOP, '--json', '--trace', trace, '--serial', serial, '--timeout', '60'],
+      { cwd: root },
+    );
+    let stderr = '';
+    child.stderr.on('data', (text: Buffer) => {
+      stderr += text.toString();
+    });
+    const partial = () => readdirSync(folder).some((name) => name.startsWith(`${signal}.serial.`));
+    while (!partial()) await new Promise((done) => setTimeout(done, 20));
+    expect(existsSync(trace)).toBe(false);
+    await new Promise((done) => setTimeout(done, 200));
+    child.kill(signal);
+    const status = await new Promise((done) => child.once('exit', done));
+    expect(status).toBe(expected);
+    expect(JSON.parse(stderr)).toMatchObject({ end: { kind: 'interrupted', signal }, exitStatus: expected });
+    expect([readFileSync(trace, 'utf8'), readFileSync(serial, 'utf8')]).toEqual(['', '']);
+    expect(partial()).toBe(false);
+  });
+
+  it('leaves no file behind if it cannot run', () => {
+    const before = readdirSync(folder);
+    const trace = join(folder, 'never');
+    expect(run(LOOP, '--serial', trace, '--trace', '/none/x').status).toBe(2);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+});
