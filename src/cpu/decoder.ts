@@ -12,6 +12,7 @@ import {
   IMMEDIATE_OPERAND,
   MEMORY_OPERAND,
   type MemoryUse,
+  onlyInProtectedMode,
 } from './operand-forms.ts';
 import { Register } from './registers.ts';
 
@@ -172,6 +173,7 @@ export class Decoder {
     i.repeat = row.row.repeat === undefined ? 0 : repeat;
     i.lock = lock;
     i.operandBits = this.operandBits(row, operandPrefix && !(row.prefix === Prefix.P66), w);
+    if (row.atLeast32 && i.operandBits === 16) i.operandBits = 32;
     i.addressBits = this.addressBits(addressPrefix);
     if (row.hasModrm) this.modrm(i, segment, row);
     else i.reg = row.opcodeRegister >= 0 ? row.opcodeRegister | ((this.rex & 1) << 3) : 0;
@@ -295,6 +297,9 @@ export class Decoder {
     }
     i.operate = operate;
     i.run = formOf(operate, use, hasImmediate);
+    if ((row.vex || row.row.protectedMode === true) && this.codeBits !== 64) {
+      i.run = onlyInProtectedMode(i.run);
+    }
   }
 
   private operandOffset(i: Instruction, row: CompiledRow, operand: Operand): number {
@@ -397,6 +402,7 @@ function operandBytes(operand: Operand, operandBits: number): number {
   if (operand.type === 'v') return operandBits >> 3;
   if (operand.type === 'y') return operandBits === 64 ? 8 : 4;
   if (operand.type === 'z') return operandBits === 16 ? 2 : 4;
+  if (operand.type === 'a') return operandBits >> 2;
   return 0;
 }
 

@@ -20,8 +20,8 @@ export const OpcodeMap = {
 } as const;
 export type OpcodeMap = number;
 
-/** Mandatory prefix; Any where the opcode does not care. */
-export const Prefix = { Any: -1, None: 0, P66: 1, F3: 2, F2: 3 } as const;
+/** Mandatory prefix; Any where the opcode does not care, NoRepeat where it must not be F2 or F3. */
+export const Prefix = { Any: -1, None: 0, P66: 1, F3: 2, F2: 3, NoRepeat: 4 } as const;
 export type Prefix = (typeof Prefix)[keyof typeof Prefix];
 
 export interface Operand {
@@ -50,6 +50,8 @@ export interface CompiledRow {
   readonly opcodeRegister: number;
   readonly isByte: boolean;
   readonly usesVvvv: boolean;
+  /** The operand size is 32 or 64, never 16. */
+  readonly atLeast32: boolean;
   /** Conditions; −1 for none. */
   readonly digit: number;
   /** 3: register form only; 0: memory only; −1: both. */
@@ -81,7 +83,9 @@ export class Candidates {
     rexB: number,
   ): CompiledRow | undefined {
     for (const row of this.list) {
-      if (row.prefix !== Prefix.Any && row.prefix !== prefix) continue;
+      if (row.prefix === Prefix.NoRepeat) {
+        if (prefix === Prefix.F3 || prefix === Prefix.F2) continue;
+      } else if (row.prefix !== Prefix.Any && row.prefix !== prefix) continue;
       if (row.row.mode !== undefined && (row.row.mode === 'only64') !== is64) continue;
       if (row.digit >= 0 && row.digit !== ((modrm >> 3) & 7)) continue;
       if (row.mod >= 0 && (row.mod === 3) !== modrm >> 6 > 2) continue;
@@ -142,6 +146,7 @@ const VEX_MAPS: Readonly<Record<string, OpcodeMap>> = {
 };
 const PREFIX_NAMES: Readonly<Record<string, Prefix>> = {
   NP: Prefix.None,
+  NFx: Prefix.NoRepeat,
   '66': Prefix.P66,
   F3: Prefix.F3,
   F2: Prefix.F2,
@@ -188,6 +193,7 @@ function compileRow(row: OpcodeRow): { key: number; compiled: CompiledRow }[] {
     else if (token === 'mod!=3') mod = 0;
     else if (/^rm=[0-7]$/.test(token)) rm = Number(token[3]);
     else if (token === 'b=0') rexB = 0;
+    else if (token === 'W0' || token === 'W1') vexW = Number(token[1]);
     else throw bad(`unknown ${token}`);
   }
   const operands = row.operands === '' ? [] : row.operands.split(' ').map(parseOperand);
@@ -202,6 +208,7 @@ function compileRow(row: OpcodeRow): { key: number; compiled: CompiledRow }[] {
     opcodeRegister: -1,
     isByte: sized !== undefined && sized.type === 'b' && 'EGZXYOfixedR'.includes(sized.kind),
     usesVvvv: operands.some((o) => o.kind === 'B' || o.kind === 'H'),
+    atLeast32: operands.some((o) => o.type === 'y') && !operands.some((o) => o.type === 'v'),
     digit,
     mod,
     rm,

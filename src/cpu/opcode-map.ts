@@ -2,14 +2,22 @@
 import { raise, Vector } from './exceptions.ts';
 import type { Instruction, Next } from './instruction.ts';
 import { ARITHMETIC_ROWS } from './instructions/arithmetic.ts';
+import { BIT_ROWS } from './instructions/bit.ts';
+import { BMI_ROWS } from './instructions/bmi.ts';
 import { CONTROL_TRANSFER_ROWS } from './instructions/control-transfer.ts';
+import { CONVERT_ROWS } from './instructions/convert.ts';
+import { DECIMAL_ROWS } from './instructions/decimal.ts';
 import { DESCRIPTOR_TABLE_ROWS } from './instructions/descriptor-tables.ts';
+import { EXCHANGE_ROWS } from './instructions/exchange.ts';
 import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
+import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
+import { MULTIPLY_DIVIDE_ROWS } from './instructions/multiply-divide.ts';
 import { PROTECTION_ROWS } from './instructions/protection.ts';
 import { PUSH_POP_ROWS } from './instructions/push-pop.ts';
 import { SEGMENT_BASE_ROWS } from './instructions/segment-bases.ts';
 import { SEGMENT_REGISTER_ROWS } from './instructions/segment-registers.ts';
+import { SHIFT_ROWS } from './instructions/shift.ts';
 import { STRING_ROWS } from './instructions/string.ts';
 import { OpcodeIndex } from './opcode-index.ts';
 import type { OpcodeRow } from './opcode-row.ts';
@@ -18,14 +26,22 @@ import type { Processor } from './processor.ts';
 /** Every instruction this processor knows. */
 export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...ARITHMETIC_ROWS,
+  ...BIT_ROWS,
+  ...BMI_ROWS,
   ...CONTROL_TRANSFER_ROWS,
+  ...CONVERT_ROWS,
+  ...DECIMAL_ROWS,
   ...DESCRIPTOR_TABLE_ROWS,
+  ...EXCHANGE_ROWS,
   ...FLAG_CONTROL_ROWS,
+  ...MISCELLANEOUS_ROWS,
   ...MOVE_ROWS,
+  ...MULTIPLY_DIVIDE_ROWS,
   ...PROTECTION_ROWS,
   ...PUSH_POP_ROWS,
   ...SEGMENT_BASE_ROWS,
   ...SEGMENT_REGISTER_ROWS,
+  ...SHIFT_ROWS,
   ...STRING_ROWS,
 ];
 

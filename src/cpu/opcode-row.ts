@@ -24,8 +24,8 @@ export type OperandNotation = string;
 
 export interface OpcodeRow {
   /**
-   * Opcode in hexadecimal, as the manual prints it: `[NP|66|F3|F2] [0F [38|3A]] xx [/digit | +r]
-   * [mod=3 | mod!=3]`, or `VEX.[L0|L1|LIG].[NP|66|F3|F2].[0F|0F38|0F3A].[W0|W1|WIG] xx [/digit]`.
+   * Opcode in hexadecimal, as the manual prints it: `[NP|NFx|66|F3|F2] [0F [38|3A]] xx [/digit | +r]
+   * [mod=3 | mod!=3] [W0 | W1]`, or `VEX.[L0|L1|LIG].[NP|66|F3|F2].[0F|0F38|0F3A].[W0|W1|WIG] xx [/digit]`.
    */
   readonly opcode: string;
   readonly mnemonic: string;
@@ -37,6 +37,8 @@ export interface OpcodeRow {
   readonly mode?: 'no64' | 'only64';
   /** `d64`: operand size 64 by default in 64-bit mode; `f64`: always there; prefix 66 then has no effect. */
   readonly size?: 'd64' | 'f64';
+  /** #UD in real-address and virtual-8086 mode; so is everything with a VEX prefix. */
+  readonly protectedMode?: true;
   /** LOCK is allowed with a memory destination. */
   readonly lock?: true;
   /** F2/F3 are repeat prefixes of it. */

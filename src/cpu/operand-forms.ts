@@ -3,9 +3,11 @@
  * T1. One function a combination, chosen when the instruction is decoded.
  */
 import { effectiveAddress, linearise } from './addressing.ts';
+import { raise, Vector } from './exceptions.ts';
 import type { Execute, Instruction } from './instruction.ts';
 import { Next } from './instruction.ts';
 import { load, probeStore, store } from './memory-access.ts';
+import { Mode } from './mode.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
 import { Access } from './tlb.ts';
@@ -86,4 +88,10 @@ const FORMS: Record<MemoryUse, readonly [Execute | undefined, Execute]> = {
 /** What runs an instruction whose operation is `operate`. */
 export function formOf(operate: Execute, use: MemoryUse, hasImmediate: boolean): Execute {
   return FORMS[use][hasImmediate ? 1 : 0] ?? operate;
+}
+
+/** `run`, but #UD before anything else in real-address and virtual-8086 mode. */
+export function onlyInProtectedMode(run: Execute): Execute {
+  return (cpu, i) =>
+    cpu.mode === Mode.Real || cpu.mode === Mode.Virtual8086 ? raise(cpu, Vector.UD) : run(cpu, i);
 }

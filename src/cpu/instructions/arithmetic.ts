@@ -162,7 +162,7 @@ function bitwise(operation: Bitwise, keeps: boolean): SizedExecute {
   };
 }
 
-const add = addition(noCarry);
+export const add = addition(noCarry);
 const adc = addition(carryFlag);
 const sub = subtraction(noCarry, true);
 const sbb = subtraction(carryFlag, true);

@@ -1,24 +1,13 @@
-/** Data movement (SDM vol. 2: MOV, MOVZX, MOVSX, MOVSXD, LEA, XCHG, NOP, BSWAP, CMOVcc, SETcc). */
+/** Data movement (SDM vol. 2: MOV, MOVZX, MOVSX, MOVSXD, MOVNTI, LEA, XCHG, NOP, CMOVcc, SETcc). */
 import { effectiveAddress } from '../addressing.ts';
 import { condition } from '../flags.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
 import type { OpcodeRow, SizedExecute } from '../opcode-row.ts';
+import { write32, write64 } from '../operand-values.ts';
 import type { Processor } from '../processor.ts';
 import { Register } from '../registers.ts';
 
 const LINEAR = 2 * Register.linear;
-
-function write32(cpu: Processor, at: number, value: number): Next {
-  cpu.i32[at >> 2] = value;
-  cpu.i32[(at >> 2) + 1] = 0;
-  return Next.Sequential;
-}
-
-function write64(cpu: Processor, at: number, lo: number, hi: number): Next {
-  cpu.i32[at >> 2] = lo;
-  cpu.i32[(at >> 2) + 1] = hi;
-  return Next.Sequential;
-}
 
 const mov: SizedExecute = {
   8: (cpu, i) => {
@@ -150,17 +139,17 @@ export const MOVE_ROWS: readonly OpcodeRow[] = [
   { opcode: 'B8 +r', mnemonic: 'MOV', operands: 'Zv Iv', execute: mov },
   { opcode: 'C6 /0', mnemonic: 'MOV', operands: 'Eb= Ib', execute: mov },
   { opcode: 'C7 /0', mnemonic: 'MOV', operands: 'Ev= Iz', execute: mov },
+  { opcode: 'NP 0F C3 mod!=3', mnemonic: 'MOVNTI', operands: 'My= Gy', execute: mov },
   { opcode: '0F B6', mnemonic: 'MOVZX', operands: 'Gv Eb', execute: movzx8 },
   { opcode: '0F B7', mnemonic: 'MOVZX', operands: 'Gv Ew', execute: movzx16 },
   { opcode: '0F BE', mnemonic: 'MOVSX', operands: 'Gv Eb', execute: movsx8 },
   { opcode: '0F BF', mnemonic: 'MOVSX', operands: 'Gv Ew', execute: movsx16 },
-  { opcode: '63', mnemonic: 'MOVSXD', operands: 'Gv Ed', execute: movsxd, mode: 'only64' },
+  { opcode: '63', mnemonic: 'MOVSXD', operands: 'Gv Ez', execute: movsxd, mode: 'only64' },
   { opcode: '8D mod!=3', mnemonic: 'LEA', operands: 'Gv M', execute: lea },
   { opcode: '86', mnemonic: 'XCHG', operands: 'Eb+ Gb', execute: xchg, lock: true },
   { opcode: '87', mnemonic: 'XCHG', operands: 'Ev+ Gv', execute: xchg, lock: true },
   { opcode: '90 +r', mnemonic: 'XCHG', operands: 'Zv rAX', execute: xchg },
   { opcode: '90 b=0', mnemonic: 'NOP', operands: '', execute: nop },
-  { opcode: '0F 1F /0', mnemonic: 'NOP', operands: 'Ev!', execute: nop },
   ...CONDITIONS.flatMap((suffix, code): OpcodeRow[] => [
     { opcode: `0F 4${digit(code)}`, mnemonic: `CMOV${suffix}`, operands: 'Gv Ev', execute: cmov(code) },
     { opcode: `0F 9${digit(code)}`, mnemonic: `SET${suffix}`, operands: 'Eb=', execute: setcc(code) },
