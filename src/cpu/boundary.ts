@@ -8,6 +8,7 @@ import { hasInstructionBreakpoints, instructionBreakpoints } from './debug-regis
 import { EventType, identifyEvent } from './event.ts';
 import { deliver, deliverFault } from './events.ts';
 import { raiseDebug, Vector } from './exceptions.ts';
+import { Before } from './instruction-start.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
 import { BoundaryStage } from './vmx-port.ts';
@@ -37,16 +38,6 @@ const BUS_LOCK = 1 << 11;
 const BS = 1 << 14;
 const RTM = 1 << 16;
 
-/** What held when an instruction began and matters when it has ended. */
-export const Before = {
-  BlockingBySti: 1,
-  BlockingByMovSs: 2,
-  /** RFLAGS.RF, which the instruction ends unless it loads it. */
-  ResumeFlag: 4,
-  /** RFLAGS.TF: a trap follows. */
-  SingleStep: 8,
-} as const;
-
 const Activity = { Active: 0, Hlt: 1, Shutdown: 2, WaitForSipi: 3 } as const;
 
 /** What comes at an instruction boundary. */
@@ -72,16 +63,6 @@ export function atBoundary(cpu: Processor): Boundary {
     ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
   w[BREAKPOINTS_MET] = 0;
   return w[ACTIVITY] === Activity.Active ? Boundary.Execute : Boundary.Inactive;
-}
-
-/** Loads of RFLAGS by IRET and task switches: RF is that of the image, for the next instruction. */
-export function keepResumeFlag(cpu: Processor): void {
-  cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.ResumeFlag;
-}
-
-/** No single-step trap follows the present instruction. */
-export function cancelSingleStep(cpu: Processor): void {
-  cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.SingleStep;
 }
 
 /** Why the instruction that begins needs attention when it has ended. */

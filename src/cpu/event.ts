@@ -43,3 +43,9 @@ export function isSoftwareEvent(identification: number): boolean {
 export function returnsBehindInstruction(identification: number): boolean {
   return eventType(identification) >= EventType.SoftwareInterrupt;
 }
+
+/** Whether the event is an exception: the exception bitmap of VT-x concerns it. */
+export function isException(identification: number): boolean {
+  const type = eventType(identification);
+  return type === EventType.HardwareException || type > EventType.SoftwareInterrupt;
+}

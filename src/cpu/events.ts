@@ -9,6 +9,7 @@ import {
   eventType,
   eventVector,
   identifyEvent,
+  isException,
   isSoftwareEvent,
   returnsBehindInstruction,
 } from './event.ts';
@@ -47,6 +48,8 @@ const DEBUG_REGISTER_ACCESS = 1 << 13;
 /** DR6 bits that are 0 for the cause: bus lock and RTM. */
 const ACTIVE_LOW_CAUSES = (1 << 11) | (1 << 16);
 const BREAKPOINTS = 0xf;
+/** In pending debug exceptions (SDM §27.4.2, Table 27-4). */
+const ENABLED_BREAKPOINT = 1 << 12;
 const GD = 1 << 13;
 const LBR_AND_BTF = 3;
 
@@ -86,7 +89,8 @@ export function deliver(
   flags = 0,
 ): void {
   materialise(cpu);
-  if (cpu.nonRoot && cpu.vmxPort.exitsOnEvent(event, errorCode, instructionLength)) return;
+  if (cpu.nonRoot && isException(event) && cpu.vmxPort.exitsOnEvent(event, errorCode, instructionLength))
+    return;
   begin(cpu, event, errorCode, instructionLength);
   cpu.i32[EVENT_FLAGS] = flags | resumeFlagOf(cpu, event);
   recordCauses(cpu, event);
@@ -161,6 +165,10 @@ function attempt(cpu: Processor): void {
     if (!takeNested(cpu)) return;
   }
   finish(cpu);
+  // Breakpoints on what delivery accessed are met as if the first instruction of the handler followed a trap.
+  const met = w[BREAKPOINTS_MET] as number;
+  if (met !== 0) w[PENDING_DEBUG] = (w[PENDING_DEBUG] as number) | met | ENABLED_BREAKPOINT;
+  w[BREAKPOINTS_MET] = 0;
   cpu.requestAttention();
 }
 

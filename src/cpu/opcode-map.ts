@@ -9,7 +9,10 @@ import { CONVERT_ROWS } from './instructions/convert.ts';
 import { DECIMAL_ROWS } from './instructions/decimal.ts';
 import { DESCRIPTOR_TABLE_ROWS } from './instructions/descriptor-tables.ts';
 import { EXCHANGE_ROWS } from './instructions/exchange.ts';
+import { FAR_TRANSFER_ROWS } from './instructions/far-transfers.ts';
+import { FAST_SYSTEM_CALL_ROWS } from './instructions/fast-system-calls.ts';
 import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
+import { INTERRUPT_FLAG_ROWS } from './instructions/interrupt-flag.ts';
 import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
 import { MULTIPLY_DIVIDE_ROWS } from './instructions/multiply-divide.ts';
@@ -18,6 +21,7 @@ import { PUSH_POP_ROWS } from './instructions/push-pop.ts';
 import { SEGMENT_BASE_ROWS } from './instructions/segment-bases.ts';
 import { SEGMENT_REGISTER_ROWS } from './instructions/segment-registers.ts';
 import { SHIFT_ROWS } from './instructions/shift.ts';
+import { SOFTWARE_INTERRUPT_ROWS } from './instructions/software-interrupts.ts';
 import { STRING_ROWS } from './instructions/string.ts';
 import { OpcodeIndex } from './opcode-index.ts';
 import type { OpcodeRow } from './opcode-row.ts';
@@ -41,7 +45,11 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...PUSH_POP_ROWS,
   ...SEGMENT_BASE_ROWS,
   ...SEGMENT_REGISTER_ROWS,
+  ...FAR_TRANSFER_ROWS,
+  ...FAST_SYSTEM_CALL_ROWS,
+  ...INTERRUPT_FLAG_ROWS,
   ...SHIFT_ROWS,
+  ...SOFTWARE_INTERRUPT_ROWS,
   ...STRING_ROWS,
 ];
 

@@ -70,6 +70,12 @@ export function setCodeSegment(cpu: Processor, selector: number, cpl: number, d:
   setSegment(cpu, Segment.CS, (selector & 0xfffc) | cpl, d);
 }
 
+/** Loads a segment register with base 0 and a limit of 4 GBytes, as fast system calls do. */
+export function setFlatSegment(cpu: Processor, segment: number, selector: number, rights: number): void {
+  write(cpu, segment, selector & 0xffff, 0, -1, rights);
+  changed(cpu, segment);
+}
+
 /** Makes a segment register unusable by a null selector; SS keeps `dpl` as the CPL (SDM §27.4.1). */
 export function setNullSegment(cpu: Processor, segment: number, selector: number, dpl = 0): void {
   write(cpu, segment, selector, 0, 0, Rights.Unusable | (dpl << 5));

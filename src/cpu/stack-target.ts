@@ -119,6 +119,13 @@ export class StackTarget {
     return true;
   }
 
+  /** Loads the item of `bytes` bytes that is `offset` bytes above the pointer to `to` (byte offset in the state). */
+  peek(cpu: Processor, offset: number, to: number, bytes: number): boolean {
+    const sum = (this.low >>> 0) + offset;
+    const high = this.bits === 64 && sum >= TWO_32 ? (this.high + 1) | 0 : this.high;
+    return this.address(cpu, sum | 0, high, bytes, false) && loadAs(cpu, to, bytes, this.as);
+  }
+
   /** Pops an item of `bytes` bytes to the slot `to` (byte offset in the state), zero-extended. */
   pop(cpu: Processor, to: number, bytes: number): boolean {
     if (!this.address(cpu, this.low, this.high, bytes, false) || !loadAs(cpu, to, bytes, this.as))

@@ -7,10 +7,10 @@ import { afterInstruction, atBoundary, Boundary } from './boundary.ts';
 import { deliverFault } from './events.ts';
 import { materialise } from './flags.ts';
 import { type Instruction, Next } from './instruction.ts';
+import { advance, retreat } from './instruction-pointer.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
 
-const RIP = 2 * Register.RIP;
 const ATTENTION = 2 * Register.attention;
 
 /** Instruction execution of one processor. */
@@ -68,23 +68,6 @@ export class Execution {
     if (next >= Next.Fault) settle(cpu, i, next);
     else if (i32[ATTENTION] !== 0) afterInstruction(cpu, next === Next.Lookup && isBranch(i));
   }
-}
-
-function advance(cpu: Processor, bytes: number): void {
-  const w = cpu.i32;
-  const lo = w[RIP] as number;
-  const sum = (lo + bytes) | 0;
-  w[RIP] = sum;
-  if (lo < 0 && sum >= 0 && cpu.codeBits === 64) w[RIP + 1] = ((w[RIP + 1] as number) + 1) | 0;
-}
-
-/** Sets RIP back to the instruction of `bytes` bytes that was being executed. */
-function retreat(cpu: Processor, bytes: number): void {
-  const w = cpu.i32;
-  const lo = w[RIP] as number;
-  const difference = (lo - bytes) | 0;
-  w[RIP] = difference;
-  if (lo >= 0 && difference < 0 && cpu.codeBits === 64) w[RIP + 1] = ((w[RIP + 1] as number) - 1) | 0;
 }
 
 function settle(cpu: Processor, i: Instruction, next: Next): void {
