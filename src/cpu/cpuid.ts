@@ -58,6 +58,12 @@ export interface CpuidFeatures {
   readonly tscDeadline: boolean;
   /** CPUID.01H:ECX[21]. */
   readonly x2apic: boolean;
+  /** CPUID.01H:ECX[30]. */
+  readonly rdrand: boolean;
+  /** CPUID.07H.0:EBX[18]. */
+  readonly rdseed: boolean;
+  /** CPUID.07H.0:ECX[5] (WAITPKG): UMONITOR, UMWAIT, TPAUSE. */
+  readonly userWaitAndPause: boolean;
   /** Bits of CR4 that software may set. */
   readonly cr4Bits: bigint;
 }

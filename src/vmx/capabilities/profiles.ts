@@ -55,6 +55,9 @@ const COMMON_FEATURES: CpuidFeatures = {
   xsaves: true,
   tscDeadline: true,
   x2apic: true,
+  rdrand: true,
+  rdseed: true,
+  userWaitAndPause: false,
   cr4Bits: 0n,
 };
 
@@ -107,6 +110,8 @@ const PENRYN = silicon(
     xsaves: false,
     tscDeadline: false,
     x2apic: false,
+    rdrand: false,
+    rdseed: false,
   },
   {
     IA32_VMX_BASIC: 0x005a_0800_0000_000dn,
@@ -129,7 +134,7 @@ const SANDY_BRIDGE = silicon(
   'Core i7-2635QM (Sandy Bridge)',
   ['snb', 'sandybridge'],
   0x206a7,
-  { physicalAddressBits: 36, generalPurposeCounters: 4, xsaves: false },
+  { physicalAddressBits: 36, generalPurposeCounters: 4, rdrand: false, rdseed: false, xsaves: false },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0010n,
     IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,
@@ -368,6 +373,7 @@ const ARROW_LAKE = silicon(
     fixedCounters: 4,
     busLockDetection: true,
     totalMemoryEncryption: true,
+    userWaitAndPause: true,
     specCtrlBits: 0x5ff,
   },
   {
@@ -446,6 +452,7 @@ const FULL_FEATURES: CpuidFeatures = {
   fixedCounters: 4,
   performanceMetrics: true,
   totalMemoryEncryption: true,
+  userWaitAndPause: true,
   cr4Bits: (1n << 32n) | mask(28, 27) | mask(25, 16) | mask(14, 0),
 };
 

@@ -78,10 +78,13 @@ describe('silicon', () => {
     ['1', 'smx', flag(ECX, 6)],
     ['1', 'x2apic', flag(ECX, 21)],
     ['1', 'tscDeadline', flag(ECX, 24)],
+    ['1', 'rdrand', flag(ECX, 30)],
     ['7.0', 'sgx', flag(EBX, 2)],
     ['7.0', 'rtm', flag(EBX, 11)],
     ['7.0', 'mpx', flag(EBX, 14)],
     ['7.0', 'intelPt', flag(EBX, 25)],
+    ['7.0', 'rdseed', flag(EBX, 18)],
+    ['7.0', 'userWaitAndPause', flag(ECX, 5)],
     ['7.0', 'cetShadowStack', flag(ECX, 7)],
     ['7.0', 'totalMemoryEncryption', flag(ECX, 13)],
     ['7.0', 'linearAddressBits', (leaf) => (flag(ECX, 16)(leaf) ? 57 : 48)],
@@ -180,6 +183,9 @@ describe('silicon', () => {
       expect(has('entry.loadUinv')).toBe(features.userInterrupts);
       expect(has('entry.loadGuestIa32LbrCtl')).toBe(features.architecturalLbrs);
       expect(has('entry.loadFred')).toBe(features.fred);
+      expect(has('proc2.rdrandExiting')).toBe(features.rdrand);
+      expect(has('proc2.rdseedExiting')).toBe(features.rdseed);
+      expect(has('proc2.enableUserWaitAndPause')).toBe(features.userWaitAndPause);
       expect(has('proc2.vmmBusLockDetection')).toBe(features.busLockDetection);
       // The others have controls that came later than the feature itself.
       expect(features.intelPt || !has('exit.clearIa32RtitCtl')).toBe(true);
