@@ -333,12 +333,78 @@ describe('what others got wrong', () => {
     expect(judged(1n, 'inject.instr-length.nonzero')).toEqual([]);
   });
 
+  it('knows the vectors of each type of event', () => {
+    const fred = { guestCr4: 0x1_0000_2020n, vmEntryInstructionLength: 1n };
+    const judged = (injectedEventIdentification: bigint, fields = {}, witness: Witness = {}) =>
+      failing({ ...witness, fields: { injectedEventIdentification, ...fields } });
+    expect(judged(0x8000_031fn)).toEqual([]);
+    expect(judged(0x8000_0320n)).toEqual(['inject.vector.hw-exception']);
+    expect(judged(0x8000_0702n, fred)).toEqual([]);
+    expect(judged(0x8000_0703n, fred)).toEqual(['inject.vector.other-range']);
+    expect(judged(0x8000_0701n, { ...fred, guestCr4: 0x2020n })).toEqual(['inject.vector.other-fred']);
+    expect(judged(0x8000_0702n, { ...fred, guestCr4: 0x2020n })).toEqual(['inject.vector.other-fred']);
+    const { IA32_VMX_TRUE_PROCBASED_CTLS: controls = 0n } = situationOf().capabilities.msrs;
+    const noMtf = { msrs: { IA32_VMX_TRUE_PROCBASED_CTLS: controls & ~(1n << 59n) } };
+    expect(judged(0x8000_0701n, fred, noMtf)).toEqual([]);
+    expect(judged(0x8000_0700n, fred, noMtf)).toEqual(['inject.vector.other-mtf']);
+  });
+
+  it('makes NMI of a wrong vector the vector 2 and leaves the rest', () => {
+    const fields = { injectedEventIdentification: 0x8000_02ffn };
+    expect(rowOf('inject.vector.nmi').fix(contextOf(situationOf({ fields })))).toEqual([
+      { field: 'injectedEventIdentification', value: 0x8000_0202n },
+    ]);
+  });
+
+  it('wants an error code of exactly the exceptions that have one, where the processor wants it', () => {
+    const { IA32_VMX_BASIC: basic = 0n } = situationOf().capabilities.msrs;
+    const msrs = { IA32_VMX_BASIC: basic & ~(1n << 56n) };
+    const failed = (vector: number, code: boolean) =>
+      failing({
+        msrs,
+        fields: { injectedEventIdentification: BigInt(0x8000_0300 + (code ? 0x800 : 0) + vector) },
+      });
+    for (let vector = 0; vector < 32; vector++) {
+      const has = [8, 10, 11, 12, 13, 14, 17].includes(vector);
+      expect(failed(vector, true), `${vector}`).toEqual(has ? [] : ['inject.error-code.not-vector']);
+      expect(failed(vector, false), `${vector}`).toEqual(has ? ['inject.error-code.required'] : []);
+    }
+    expect(failed(32, true)).toEqual(['inject.vector.hw-exception']);
+  });
+
+  it('looks at the error code only if it is delivered', () => {
+    const fields = { injectedEventIdentification: 0x8000_030dn, injectedEventErrorCode: 0x1_0000n };
+    expect(failing({ fields })).toEqual([]);
+    expect(failing({ fields: { ...fields, injectedEventIdentification: 0x8000_0b0dn } })).toEqual([
+      'inject.error-code-field.high',
+    ]);
+  });
+
+  it('holds CR0 and CR4 of the host to both kinds of fixed bits, CD and NW of CR0 to none', () => {
+    const { msrs } = situationOf().capabilities;
+    const fixed = { ...msrs, IA32_VMX_CR0_FIXED0: (msrs.IA32_VMX_CR0_FIXED0 ?? 0n) | (3n << 29n) };
+    expect(failing({ msrs: fixed })).toEqual([]);
+    expect(failing({ fields: { hostCr0: 0x1_8000_0021n } })).toEqual(['host.cr0.fixed']);
+    for (const position of [29n, 30n, 63n]) {
+      expect(failing({ fields: { hostCr4: 0x2020n | (1n << position) } })).toEqual(['host.cr4.fixed']);
+    }
+  });
+
+  it('repairs the bytes of host PAT that are no memory type, and no other', () => {
+    const fields = { hostIa32Pat: 0x0302_0007_0605_0401n };
+    const situation = situationOf({ controls: ['exit.loadIa32Pat'], fields });
+    expect(rowOf('host.pat.memtype').fix(contextOf(situation))).toEqual([
+      { field: 'hostIa32Pat', value: 0x0000_0007_0605_0401n },
+    ]);
+  });
+
   it('moves an MSR area only as far as it must', () => {
     const row = rowOf('ctrl.exit-msr-load.last-byte-width');
     const fix = (vmExitMsrLoadAddress: bigint, vmExitMsrLoadCount: bigint) =>
       row.fix(contextOf(situationOf({ fields: { vmExitMsrLoadAddress, vmExitMsrLoadCount } })));
     expect(fix(2n ** 52n - 32n, 3n)).toEqual([{ field: 'vmExitMsrLoadCount', value: 2n }]);
     expect(fix(2n ** 52n + 32n, 2n)).toEqual([{ field: 'vmExitMsrLoadAddress', value: 32n }]);
+    expect(fix(2n ** 53n - 32n, 2n)).toEqual([{ field: 'vmExitMsrLoadAddress', value: 2n ** 52n - 32n }]);
     expect(fix(2n ** 53n - 16n, 2n)).toEqual([
       { field: 'vmExitMsrLoadAddress', value: 2n ** 52n - 16n },
       { field: 'vmExitMsrLoadCount', value: 1n },

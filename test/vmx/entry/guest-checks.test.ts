@@ -278,6 +278,55 @@ describe('what others got wrong', () => {
     expect(failing({ fields: { ...fred, guestCsAccessRights: 0xc09bn } })).toEqual(['guest.cs.l-fred-cpl0']);
   });
 
+  it('holds CR0 and CR4 of the guest to both kinds of fixed bits', () => {
+    expect(failing({ fields: { guestCr0: 0x1_8000_0021n } })).toEqual(['guest.cr0.fixed']);
+    expect(failing({ fields: { guestCr4: 0x2020n | one(63) } })).toEqual(['guest.cr4.fixed']);
+  });
+
+  it('knows the types of code segments', () => {
+    const cs = (type: bigint, dpl: bigint, ss: bigint) =>
+      failing({
+        fields: {
+          guestCsAccessRights: 0xa090n | (dpl << 5n) | type,
+          guestCsSelector: 8n | ss,
+          guestSsSelector: ss,
+          guestSsAccessRights: 0x1_0000n | (ss << 5n),
+        },
+      });
+    for (const type of [9n, 11n]) {
+      expect(cs(type, 3n, 3n)).toEqual([]);
+      expect(cs(type, 0n, 3n)).toEqual(['guest.cs.dpl-nonconforming']);
+    }
+    for (const type of [13n, 15n]) {
+      expect(cs(type, 0n, 3n)).toEqual([]);
+      expect(cs(type, 3n, 3n)).toEqual([]);
+      expect(cs(type, 3n, 0n)).toEqual(['guest.cs.dpl-conforming']);
+    }
+  });
+
+  it('knows the types of stack and data segments and of TSSs', () => {
+    const ss = (type: bigint) =>
+      failing({ fields: { guestSsLimit: 0xffff_ffffn, guestSsAccessRights: 0xc090n | type } });
+    for (const type of [3n, 7n]) expect(ss(type)).toEqual([]);
+    for (const type of [1n, 5n, 11n]) expect(ss(type)).toEqual(['guest.ss.type']);
+    const ds = (type: bigint) =>
+      failing({
+        fields: { guestDsSelector: 3n, guestDsLimit: 0xffff_ffffn, guestDsAccessRights: 0xc090n | type },
+      });
+    for (const type of [1n, 3n, 5n, 7n, 11n]) expect(ds(type)).toEqual(['guest.ds.dpl-ge-rpl']);
+    expect(ds(15n)).toEqual([]);
+    const tr = (type: bigint, off: readonly ControlId[]) =>
+      failing({ off, fields: { guestTrAccessRights: 0x80n | type } });
+    expect(tr(3n, ['entry.ia32eModeGuest'])).toEqual([]);
+    expect(tr(9n, ['entry.ia32eModeGuest'])).toEqual(['guest.tr.type-legacy']);
+    expect(tr(3n, [])).toEqual(['guest.tr.type-ia32e']);
+  });
+
+  it('lets no software event with the vector of a machine check wake a processor in shutdown', () => {
+    const fields = { guestActivityState: 2n, injectedEventIdentification: 0x8000_0412n };
+    expect(failing({ fields })).toEqual(['guest.activity.inject-shutdown']);
+  });
+
   it('repairs the bytes of PAT that are no memory type, and no other', () => {
     const row = ROWS.find((r) => r.id === 'guest.pat.memtype')!;
     const fields = { guestIa32Pat: 0x0302_0007_0605_0401n };
