@@ -137,11 +137,12 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
   const record = hazards.region(copy.address);
   for (const slot of usedFields(p, copy)) {
     if (copy.written[slot] !== 0) continue;
+    const { name } = FIELDS[slot] as VmcsField;
     if (record.beingRepaired) {
-      const detail = `"${FIELDS[slot]?.name}" was not written after the VMCS may have been corrupted: ${record.corrupted}`;
+      const detail = `"${name}" was not written after the VMCS may have been corrupted: ${record.corrupted}`;
       return hazards.report('vmcs.corrupted-use', cpu.index, instruction, copy.address, detail);
     }
-    const detail = `${(FIELDS[slot] as VmcsField).name} was never written`;
+    const detail = `${name} was never written`;
     if (hazards.report('vmcs.uninitialised-field', cpu.index, instruction, copy.address, detail)) return true;
   }
   if (record.beingRepaired) hazards.repaired(record);

@@ -240,6 +240,35 @@ describe('a field that software never wrote', () => {
   });
 });
 
+describe('a VMCS that may be corrupted', () => {
+  const ids = (machine: ReturnType<typeof rootMachine>) => machine.hazards.map((h) => h.id);
+
+  it('is not made sound by a launch', () => {
+    const machine = rootMachine({ cpus: 2 });
+    const [one, two] = [machine.cpu(0), machine.cpu(1)];
+    launchable(one, A);
+    succeeds(two.vmptrld(BigInt(A)));
+    expect(one.vmlaunch()).toEqual(ENTRY);
+    succeeds(two.vmclear(BigInt(A)));
+    succeeds(two.vmptrld(BigInt(A)));
+    expect(ids(machine)).toEqual(['vmcs.active-elsewhere', 'vmcs.corrupted-use']);
+  });
+
+  it('is sound after VMCLEAR, VMWRITEs of every field and a launch, and stays so', () => {
+    const machine = rootMachine({ cpus: 2 });
+    const [one, two] = [machine.cpu(0), machine.cpu(1)];
+    launchable(one, A);
+    succeeds(one.vmxoff());
+    launchable(two, A);
+    expect(two.vmlaunch()).toEqual(ENTRY);
+    two.vmexit(EXIT);
+    succeeds(two.vmclear(BigInt(A)));
+    succeeds(two.vmptrld(BigInt(A)));
+    expect(two.vmlaunch()).toEqual(ENTRY);
+    expect(ids(machine)).toEqual(['vmcs.left-active', 'vmcs.needless-migration']);
+  });
+});
+
 describe('a launch after VMCLEAR', () => {
   it('is needless on the processor of the launch before, and no hazard after a VMRESUME or elsewhere', () => {
     const machine = rootMachine({ cpus: 2 });
