@@ -55,7 +55,9 @@ function usable(templates: readonly Template[], only: string | undefined): Templ
 }
 
 function show(c: NativeCase, differences: readonly Difference[]): void {
-  print(`${c.template}  ${disassemble(c.code, c.codeOffset)}  [${Buffer.from(c.code).toString('hex')}]`);
+  print(
+    `${c.template}  ${disassemble(c.code, c.codeOffset, c.bits)}  [${Buffer.from(c.code).toString('hex')}]`,
+  );
   const rows = differences.map(({ what, native, vmxon }) => [what, initialValue(c, what), native, vmxon]);
   print(table(['', 'before', 'native', 'vmxon'], rows));
   print(`replay: npm run test:native -- --only '^${c.template}$' --case ${c.seed.toString(16)}\n`);

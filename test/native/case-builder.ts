@@ -12,6 +12,7 @@ import {
   fill,
   fillFx,
   GS_BASE,
+  keepLowerHalves,
   type NativeCase,
   PAGE,
   STACK_PAGE,
@@ -36,6 +37,8 @@ import {
 
 export class CaseBuilder {
   readonly random: Choice;
+  /** Size of code, and of addresses and the stack. */
+  readonly bits: 32 | 64;
   readonly gprs: BigUint64Array;
   rflags: number;
   readonly data: Uint8Array;
@@ -54,11 +57,12 @@ export class CaseBuilder {
   private readonly seed: number;
   private readonly template: string;
 
-  constructor(template: string, seed: number) {
+  constructor(template: string, seed: number, bits: 32 | 64 = 64) {
     this.template = template;
     this.seed = seed;
     this.random = new Choice(seed ^ 0x9e37_79b9);
-    const state = fill(seed);
+    this.bits = bits;
+    const state = fill(seed, bits);
     this.gprs = state.gprs;
     this.rflags = state.rflags;
     this.data = state.data;
@@ -66,11 +70,13 @@ export class CaseBuilder {
   }
 
   finish(): NativeCase {
-    const { template, seed, codeOffset, repeats, pushesFlags, gprs, rflags, data, stack, fx } = this;
+    const { template, seed, bits, codeOffset, repeats, pushesFlags, gprs, rflags, data, stack, fx } = this;
+    if (bits === 32) keepLowerHalves(gprs);
     if (this.code.length === 0 || this.code.length > 16) throw new Error(`${template}: bad length`);
     return {
       template,
       seed,
+      bits,
       code: Uint8Array.from(this.code),
       codeOffset,
       repeats,
@@ -101,15 +107,20 @@ export class CaseBuilder {
 
   /** Any general register. */
   register(): number {
-    return this.random.below(16);
+    return this.random.below(this.bits === 64 ? 16 : 8);
   }
 
   size(): Size {
-    return this.random.pick(SIZES);
+    return this.random.pick(this.bits === 64 ? SIZES : SIZES.slice(0, 3));
   }
 
   wideSize(): Size {
-    return this.random.pick(WIDE_SIZES);
+    return this.random.pick(this.bits === 64 ? WIDE_SIZES : WIDE_SIZES.slice(0, 2));
+  }
+
+  /** 32 or 64 bits. */
+  longSize(): 32 | 64 {
+    return this.bits === 64 ? this.random.pick([32, 64]) : 32;
   }
 
   /** A register or memory operand. */
@@ -125,7 +136,7 @@ export class CaseBuilder {
     const aligned = (offset: number) => Math.floor(offset / align) * align;
     if (kind < 4 && bytes > 1 && align < bytes) return page + BigInt(PAGE - 1 - random.below(bytes - 1));
     if (kind < 6) return page + BigInt(PAGE + aligned(random.below(WINDOW)));
-    if (kind < 8) {
+    if (kind < 8 && this.bits === 64) {
       // Non-canonical: bits 63:47 neither all 0 nor all 1.
       const high = BigInt(1 + random.below(0x1fffe)) << 47n;
       return BigInt.asUintN(64, high | BigInt(random.next() & ~0xff));
@@ -145,13 +156,14 @@ export class CaseBuilder {
     const { random, gprs } = this;
     const target = options.at ?? this.address(bytes, options);
     const low = target < 1n << 31n;
-    const addressSize32 = low && random.chance(15);
-    const gs = random.chance(8);
-    const offset = BigInt.asUintN(64, gs ? target - BigInt(GS_BASE) : target);
+    const wide = this.bits === 64;
+    const addressSize32 = wide && low && random.chance(15);
+    const gs = wide && random.chance(8);
+    const offset = BigInt.asUintN(this.bits, gs ? target - BigInt(GS_BASE) : target);
     const set = (register: number, value: bigint) => {
       gprs[register] = BigInt.asUintN(
         64,
-        addressSize32 ? BigInt.asUintN(32, value) | (random.quad() << 32n) : value,
+        addressSize32 ? BigInt.asUintN(32, value) | (random.quad() << 32n) : BigInt.asUintN(this.bits, value),
       );
       this.reserved.add(register);
     };
@@ -167,8 +179,9 @@ export class CaseBuilder {
     const form = low ? random.below(8) : 2 + random.below(5);
     const signed8 = () => BigInt(random.below(256) - 128);
     const signed32 = () => BigInt(random.next() | 0);
+    // In code of 32 bits this form is an absolute address.
     if (form === 0)
-      return { ...common, mod: 0, rm: 5, displacement: littleEndian(offset, 4), ripRelative: true };
+      return { ...common, mod: 0, rm: 5, displacement: littleEndian(offset, 4), ripRelative: wide };
     if (form === 1)
       return {
         ...common,
@@ -267,7 +280,7 @@ export class CaseBuilder {
     if (random.chance(5) && form.size === 16) prefixes.push(0x66);
     if (random.chance(3) && form.size === 64) prefixes.push(0x66);
     if (random.chance(3) && (form.rm === undefined || !isMemory(form.rm))) {
-      prefixes.push(random.pick([0x64, 0x65, 0x67]));
+      prefixes.push(this.bits === 64 ? random.pick([0x64, 0x65, 0x67]) : random.pick([0x2e, 0x67]));
     }
   }
 
@@ -300,7 +313,7 @@ export class CaseBuilder {
       if (memory.base >= 8) rex |= 1;
     } else if (rm !== undefined && (rm as RegisterOperand).register >= 8) rex |= 1;
     if (form.plus !== undefined && form.plus >= 8) rex |= 1;
-    const mayForce = form.redundant !== 'none';
+    const mayForce = this.bits === 64 && form.redundant !== 'none';
     let hasRex = rex !== 0 || (mayForce && random.chance(20));
     // Bits of REX that mean nothing for this instruction.
     if (hasRex && mayForce && random.chance(20)) {

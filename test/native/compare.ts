@@ -91,14 +91,16 @@ export function compare(c: NativeCase, native: NativeResult, vmxon: NativeResult
     if (a !== b) differences.push({ what, native: a, vmxon: b });
   };
   check('fault', describeFault(native.fault), describeFault(vmxon.fault));
-  check('RIP', hex(native.rip), hex(vmxon.rip));
+  // Compatibility mode leaves bits 63:32 undefined (SDM vol. 1 §3.4.1.1).
+  const value = (register: bigint) => hex(BigInt.asUintN(c.bits, register));
+  check('RIP', value(native.rip), value(vmxon.rip));
   const executed = native.fault === undefined;
   const undefinedFlags = executed || native.fault?.vector === DIVIDE_ERROR ? c.undefined.flags : 0;
   const flags = COMPARED_FLAGS & ~undefinedFlags;
   check('RFLAGS', describeFlags(native.rflags & flags), describeFlags(vmxon.rflags & flags));
   for (let i = 0; i < 16; i++) {
     if (executed && c.undefined.registers & (1 << i)) continue;
-    check(GPR_NAMES[i] as string, hex(native.gprs[i] as bigint), hex(vmxon.gprs[i] as bigint));
+    check(GPR_NAMES[i] as string, value(native.gprs[i] as bigint), value(vmxon.gprs[i] as bigint));
   }
   if (native.fx && vmxon.fx) compareFx(c, native.fx, vmxon.fx, (d) => differences.push(d));
   compareMemory(c, native, vmxon, check);

@@ -28,6 +28,8 @@ const VECTORS = 32;
 /** Vectors with an error code. */
 const WITH_ERROR_CODE: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
 const PAGE_FAULT = 14;
+/** Access rights of a segment register that holds a null selector. */
+const UNUSABLE = 1n << 16n;
 const SHUTDOWN = 2n;
 
 const Physical = {
@@ -57,16 +59,17 @@ const USER = 4n;
 const NO_EXECUTE = 1n << 63n;
 
 const KERNEL_CODE = 0x10;
-const USER_STACK = 0x2b;
+const USER_DATA = 0x2b;
 const USER_CODE = 0x33;
+const USER_CODE_32 = 0x23;
 const TSS_SELECTOR = 0x40;
 /** Segment descriptors by selector, as Linux has them. */
 const DESCRIPTORS: readonly (readonly [number, bigint])[] = [
   [0x08, 0x00cf_9b00_0000_ffffn],
   [KERNEL_CODE, 0x00af_9b00_0000_ffffn],
   [0x18, 0x00cf_9300_0000_ffffn],
-  [0x20, 0x00cf_fb00_0000_ffffn],
-  [USER_STACK, 0x00cf_f300_0000_ffffn],
+  [USER_CODE_32, 0x00cf_fb00_0000_ffffn],
+  [USER_DATA, 0x00cf_f300_0000_ffffn],
   [USER_CODE, 0x00af_fb00_0000_ffffn],
 ];
 /** Software may raise #BP and #OF. */
@@ -143,14 +146,29 @@ export function createExecutor(): ExecuteCase {
   memory.writeBytes(Physical.code, new Uint8Array(PAGE).fill(0xcc));
   let codeEnd = CODE_OFFSET;
 
-  function enterUserMode(): void {
-    for (const segment of ['DS', 'ES', 'FS', 'GS'] as const) cpu.set(`${segment}.selector`, 0n);
-    cpu.set('CS.selector', BigInt(USER_CODE));
-    cpu.set('CS.accessRights', 0xa0fbn);
-    cpu.set('SS.selector', BigInt(USER_STACK));
-    cpu.set('SS.base', 0n);
-    cpu.set('SS.limit', 0xffff_ffffn);
-    cpu.set('SS.accessRights', 0xc0f3n);
+  /** Selectors and rights of user code of 64 or 32 bits, where the last case left others. */
+  function enterUserMode(bits: 32 | 64): void {
+    const code = BigInt(bits === 64 ? USER_CODE : USER_CODE_32);
+    const data = BigInt(USER_DATA);
+    const asBefore =
+      cpu.cpl === 3 &&
+      cpu.get('CS.selector') === code &&
+      cpu.get('DS.selector') === data &&
+      cpu.get('ES.selector') === data;
+    if (asBefore) return;
+    cpu.set('CS.selector', code);
+    cpu.set('CS.limit', 0xffff_ffffn);
+    cpu.set('CS.accessRights', bits === 64 ? 0xa0fbn : 0xc0fbn);
+    for (const segment of ['SS', 'DS', 'ES'] as const) {
+      cpu.set(`${segment}.selector`, data);
+      cpu.set(`${segment}.base`, 0n);
+      cpu.set(`${segment}.limit`, 0xffff_ffffn);
+      cpu.set(`${segment}.accessRights`, 0xc0f3n);
+    }
+    for (const segment of ['FS', 'GS'] as const) {
+      cpu.set(`${segment}.selector`, 0n);
+      cpu.set(`${segment}.accessRights`, UNUSABLE);
+    }
   }
 
   function prepare(c: NativeCase, before: Uint8Array): void {
@@ -211,8 +229,8 @@ export function createExecutor(): ExecuteCase {
     return changes;
   }
 
-  enterUserMode();
   return (c) => {
+    enterUserMode(c.bits);
     const before = initialMemory(c);
     prepare(c, before);
     const start = BigInt(CODE_PAGE + c.codeOffset);
@@ -241,7 +259,6 @@ export function createExecutor(): ExecuteCase {
     const { fault, rip, rflags, rsp } = delivered();
     const gprs = quads.slice(0, 16);
     gprs[4] = rsp;
-    enterUserMode();
     return { fault, rip, rflags, gprs, fx, changes } satisfies NativeResult;
   };
 }

@@ -29,7 +29,10 @@ enum {
   STEPS_LIMIT = 65536,
 };
 
-enum { REPEATS = 1, HAS_FX = 2 };
+enum { REPEATS = 1, HAS_FX = 2, COMPATIBILITY = 4 };
+
+/* Selectors of Linux for user code of 64 and 32 bits, and user data. */
+enum { CODE_64 = 0x33, CODE_32 = 0x23, USER_DATA = 0x2b };
 
 struct test_case {
   uint8_t code[16];
@@ -85,6 +88,11 @@ static void prepare(ucontext_t *context) {
   for (int i = 0; i < 16; i++) gregs[GREGS[i]] = (greg_t)c->gpr[i];
   gregs[REG_RIP] = (greg_t)start_of(c);
   gregs[REG_EFL] = (greg_t)(c->rflags | 0x302);
+  uint64_t selectors = (uint64_t)gregs[REG_CSGSFS] & 0x0000ffffffff0000;
+  selectors |= c->flags & COMPATIBILITY ? CODE_32 : CODE_64;
+  gregs[REG_CSGSFS] = (greg_t)(selectors | (uint64_t)USER_DATA << 48);
+  /* No signal saves these two; code of 32 bits needs them. */
+  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(USER_DATA));
   if (c->flags & HAS_FX) {
     uint8_t *frame = (uint8_t *)context->uc_mcontext.fpregs;
     uint32_t mask;

@@ -21,6 +21,7 @@ const CASE_BYTES = 1088;
 const RESULT_BYTES = 584;
 const REPEATS = 1;
 const HAS_FX = 2;
+const COMPATIBILITY = 4;
 /** Vector of the single-step trap: the instruction was executed. */
 const STEPPED = 1;
 
@@ -55,7 +56,7 @@ function encode(cases: readonly NativeCase[]): Uint8Array {
     const at = i * CASE_BYTES;
     bytes.set(c.code, at);
     bytes[at + 16] = c.code.length;
-    bytes[at + 17] = (c.repeats ? REPEATS : 0) | (c.fx ? HAS_FX : 0);
+    bytes[at + 17] = (c.repeats ? REPEATS : 0) | (c.fx ? HAS_FX : 0) | (c.bits === 32 ? COMPATIBILITY : 0);
     view.setUint16(at + 18, c.codeOffset, true);
     view.setBigUint64(at + 24, BigInt(c.rflags), true);
     c.gprs.forEach((value, register) => {

@@ -31,6 +31,8 @@ export interface Undefined {
 export interface NativeCase {
   readonly template: string;
   readonly seed: number;
+  /** 64-bit mode, or compatibility mode with code of 32 bits. */
+  readonly bits: 32 | 64;
   readonly code: Uint8Array;
   readonly codeOffset: number;
   /** A repeated string instruction: it is executed to its end, not for one iteration. */
@@ -63,7 +65,7 @@ export interface NativeResult {
   readonly changes: ReadonlyMap<number, number>;
 }
 
-/** Executes one instruction in 64-bit mode at CPL 3. */
+/** Executes one instruction at CPL 3. */
 export type ExecuteCase = (c: NativeCase) => NativeResult;
 
 /** What harness.c writes to the data page followed by the stack page, outside the windows. */
@@ -96,10 +98,16 @@ function fillWindow(random: Choice): Uint8Array {
   return bytes;
 }
 
+/** General registers as code of 32 bits has them: eight of 32 bits. */
+export function keepLowerHalves(gprs: BigUint64Array): void {
+  for (let i = 0; i < 16; i++) gprs[i] = i < 8 ? BigInt.asUintN(32, gprs[i] as bigint) : 0n;
+}
+
 /** General registers, flags and memory from a seed. RSP is in the stack window. */
-export function fill(seed: number): InitialState {
+export function fill(seed: number, bits: 32 | 64): InitialState {
   const random = new Choice(seed);
   const gprs = BigUint64Array.from({ length: 16 }, () => random.edge());
+  if (bits === 32) keepLowerHalves(gprs);
   const alignment = random.chance(80) ? 8 : random.pick([1, 2, 4]);
   gprs[4] = BigInt(STACK_PAGE + STACK_WINDOW + 64 + random.below(128 / alignment) * alignment);
   const rflags = (random.next() & ARITHMETIC) | ALWAYS_ONE;

@@ -84,8 +84,9 @@ function comparable(fx: Uint8Array, before: Uint8Array): Uint8Array {
 }
 
 function caseFields(c: NativeCase): string {
-  const state = fill(c.seed);
+  const state = fill(c.seed, c.bits);
   return fields({
+    b: c.bits === 32 ? '32' : '',
     at: number(c.codeOffset, CODE_OFFSET),
     repeats: c.repeats ? '1' : '',
     pushes: c.pushesFlags ? '1' : '',
@@ -133,7 +134,8 @@ export function parseLine(line: string): { readonly case: NativeCase; readonly r
   const [template = '', seedText, code = '', ...rest] = before.trim().split(' ');
   const seed = parse(seedText, 0);
   const given = parseFields(rest.join(' '));
-  const state = fill(seed);
+  const bits = given['b'] === '32' ? 32 : 64;
+  const state = fill(seed, bits);
   applyRegisters(state.gprs, given['r'] ?? '');
   applyRuns(state.data, given['d'] ?? '');
   applyRuns(state.stack, given['s'] ?? '');
@@ -145,6 +147,7 @@ export function parseLine(line: string): { readonly case: NativeCase; readonly r
   const c: NativeCase = {
     template,
     seed,
+    bits,
     code: fromHex(code),
     codeOffset: parse(given['at'], CODE_OFFSET),
     repeats: given['repeats'] !== undefined,

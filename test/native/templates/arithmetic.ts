@@ -180,7 +180,7 @@ function xchg(c: CaseBuilder): unknown {
 }
 
 function adcxAdox(c: CaseBuilder): void {
-  const size = c.random.pick([32, 64] as const);
+  const size = c.longSize();
   const mandatory = c.random.pick([0x66, 0xf3]);
   const rm = c.operand(size);
   c.emit({ opcode: [0x0f, 0x38, 0xf6], mandatory, size, reg: c.register(), rm, redundant: 'segment' });

@@ -176,7 +176,7 @@ function bmi(row: BmiRow): Template {
     build(c) {
       const { random } = c;
       c.undefinedFlags = row.undefinedFlags;
-      const size = random.pick([32, 64] as const);
+      const size = c.longSize();
       const vvvv = c.register();
       if (row.control) c.reserve(vvvv);
       const rm = c.operand(size);
@@ -191,7 +191,7 @@ function bmi(row: BmiRow): Template {
 }
 
 function rorx(c: CaseBuilder): void {
-  const w = c.random.pick([0, 1] as const);
+  const w = c.longSize() === 64 ? 1 : 0;
   const rm = c.operand(w ? 64 : 32);
   c.emitVex({ map: 3, pp: 3, w, opcode: 0xf0, reg: c.register(), rm, immediate: [c.random.below(256)] });
 }

@@ -20,7 +20,7 @@ function loop(c: CaseBuilder): void {
   const opcode = [c.random.pick([0xe0, 0xe1, 0xe2, 0xe3])];
   c.emit({ opcode, immediate: displacement(c, 1), prefixes: short ? [0x67] : [], redundant: 'segment' });
   if (c.random.chance(60))
-    c.gprs[RCX] = ((c.random.quad() << 32n) & (short ? ~0n : 0n)) | BigInt(c.random.below(3));
+    c.gprs[RCX] = ((c.random.quad() << BigInt(c.bits / 2)) & (short ? ~0n : 0n)) | BigInt(c.random.below(3));
   c.gprs[RCX] = BigInt.asUintN(64, c.gprs[RCX] as bigint);
 }
 
@@ -43,10 +43,12 @@ function indirect(name: string, digit: number): Template {
       c.reserve(RSP);
       c.stackEdges();
       const rm = c.random.chance(50)
-        ? { register: c.random.pick([0, 1, 2, 3, 5, 6, 7, 8, 12, 15]) }
-        : c.memory(8);
+        ? {
+            register: c.random.pick(c.bits === 64 ? [0, 1, 2, 3, 5, 6, 7, 8, 12, 15] : [0, 1, 2, 3, 5, 6, 7]),
+          }
+        : c.memory(c.bits / 8);
       c.emit({ opcode: [0xff], digit, rm, redundant: 'segment' });
-      c.setValue(rm, 64, canonical(c));
+      c.setValue(rm, c.bits, canonical(c));
     },
   };
 }
@@ -101,7 +103,7 @@ function string(row: StringRow): Template {
       const bytes = size / 8;
       if (random.chance(50)) c.rflags |= DF;
       const repeat = random.chance(60) ? random.pick([0xf2, 0xf3]) : undefined;
-      const short = random.chance(20);
+      const short = c.bits === 64 && random.chance(20);
       const count = repeat === undefined ? 1 : random.pick([0, 1, 2, 3, 5, 9]);
       const prefixes = [...(repeat === undefined ? [] : [repeat]), ...(short ? [0x67] : [])];
       c.emit({

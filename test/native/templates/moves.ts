@@ -27,15 +27,15 @@ function mov(c: CaseBuilder): unknown {
   }
 }
 
-/** MOV between the accumulator and an absolute address of 64 bits, or 32 with prefix 67H. */
+/** MOV between the accumulator and an absolute address. */
 function movOffset(c: CaseBuilder): void {
   const size = c.size();
   const address = c.address(size / 8);
-  const short = address < 1n << 32n && c.random.chance(30);
+  const short = c.bits === 64 && address < 1n << 32n && c.random.chance(30);
   c.emit({
     opcode: [sized(c.random.pick([0xa0, 0xa2]), size)],
     size,
-    immediate: littleEndian(address, short ? 4 : 8),
+    immediate: littleEndian(address, short ? 4 : c.bits / 8),
     prefixes: short ? [0x67] : [],
     redundant: 'segment',
   });
@@ -54,7 +54,7 @@ function extend(name: string, opcode: number): Template {
 }
 
 function movsxd(c: CaseBuilder): void {
-  const size = c.random.pick([32, 64] as const);
+  const size = c.longSize();
   c.emit({ opcode: [0x63], size, reg: c.register(), rm: c.operand(32) });
 }
 
@@ -63,7 +63,7 @@ function lea(c: CaseBuilder): void {
   const rm = c.memory(1);
   // Addresses that nothing accesses: any register values will do.
   if (c.random.chance(50)) for (const register of [rm.base, rm.index]) c.gprs[register] = c.random.edge();
-  if (c.random.chance(10)) c.raw(0x48, 0x8d, 0xc0 | c.random.below(64));
+  if (c.bits === 64 && c.random.chance(10)) c.raw(0x48, 0x8d, 0xc0 | c.random.below(64));
   else c.emit({ opcode: [0x8d], size, reg: c.register(), rm });
 }
 
@@ -88,7 +88,7 @@ function bswap(c: CaseBuilder): void {
 }
 
 function movnti(c: CaseBuilder): void {
-  const size = c.random.pick([32, 64] as const);
+  const size = c.longSize();
   c.emit({ opcode: [0x0f, 0xc3], size, reg: c.register(), rm: c.memory(size / 8), redundant: 'segment' });
 }
 
@@ -109,7 +109,7 @@ function xlat(c: CaseBuilder): void {
   c.gprs[RBX] = BigInt.asUintN(64, c.address(1) - ((c.gprs[RAX] as bigint) & 0xffn));
 }
 
-/** Operand sizes of the stack in 64-bit mode: 16 or 64. */
+/** Operand sizes of the stack: 16, or that of code. */
 function stackForm(c: CaseBuilder) {
   const size = c.random.chance(25) ? (16 as const) : undefined;
   // REX.W changes nothing here.
@@ -119,7 +119,7 @@ function stackForm(c: CaseBuilder) {
 function push(c: CaseBuilder): unknown {
   c.reserve(RSP);
   const form = stackForm(c);
-  const size = form.size ?? 64;
+  const size = form.size ?? c.bits;
   c.stackEdges();
   switch (c.random.below(5)) {
     case 0:
@@ -142,7 +142,7 @@ function pop(c: CaseBuilder): unknown {
   }
   if (c.random.chance(30)) {
     // An address with RSP is computed after the increment.
-    const bytes = form.size === 16 ? 2 : 8;
+    const bytes = form.size === 16 ? 2 : c.bits / 8;
     const rm = {
       address: 0n,
       mod: 1,
@@ -160,7 +160,7 @@ function pop(c: CaseBuilder): unknown {
   }
   c.reserve(RSP);
   c.stackEdges();
-  c.emit({ ...form, opcode: [0x8f], digit: 0, rm: c.operand(form.size ?? 64) });
+  c.emit({ ...form, opcode: [0x8f], digit: 0, rm: c.operand(form.size ?? c.bits) });
 }
 
 /** The image natively pushed has TF set (the harness steps) and IF: the comparison leaves them out. */

@@ -65,7 +65,11 @@ function checkSelector(c: CaseBuilder): void {
 
 /** Code selectors: the one in use mostly, or one that faults. */
 const codeSelector = (c: CaseBuilder) =>
-  c.random.chance(70) ? USER_CODE : c.random.pick([...NULLS, KERNEL_CODE, 0x30, USER_DATA, ...NOWHERE]);
+  c.random.chance(70)
+    ? c.bits === 64
+      ? USER_CODE
+      : USER_CODE_32
+    : c.random.pick([...NULLS, KERNEL_CODE, 0x30, USER_DATA, ...NOWHERE]);
 
 /** JMP and CALL m16:16 and m16:32. With REX.W the manuals of the two vendors differ. */
 function farIndirect(c: CaseBuilder): void {

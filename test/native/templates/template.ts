@@ -16,6 +16,8 @@ export type HostFeature =
 export interface Template {
   readonly name: string;
   readonly needs?: HostFeature;
+  /** Size of code; 64 if left out. */
+  readonly bits?: 32 | 64;
   /** Emits one instruction; what it returns means nothing. */
   build(c: CaseBuilder): unknown;
 }
