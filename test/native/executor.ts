@@ -136,6 +136,7 @@ export function createExecutor(): ExecuteCase {
   cpu.set('IDTR.limit', BigInt(16 * VECTORS - 1));
   cpu.set('TR.selector', BigInt(TSS_SELECTOR));
   cpu.set('TR.base', KERNEL + BigInt(Physical.tss));
+  cpu.set('LDTR.accessRights', UNUSABLE);
   const { quads } = cpu.processor;
   const page = (physical: number) => {
     const offset = memory.ramOffset(physical);

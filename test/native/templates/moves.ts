@@ -198,8 +198,10 @@ function leave(c: CaseBuilder): void {
   c.emit({ ...stackForm(c), opcode: [0xc9] });
 }
 
+/** With 32-bit operands the upper half of the stack slot is written as zero, or not at all: it is zero before. */
 function pushSegment(c: CaseBuilder): void {
-  c.stackEdges();
+  if (c.bits === 32) c.setStack(-2, [0, 0]);
+  else c.stackEdges();
   c.emit({ ...stackForm(c), opcode: [0x0f, c.random.pick([0xa0, 0xa8])], redundant: 'segment' });
 }
 
