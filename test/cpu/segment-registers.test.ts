@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { CODE, STACK_TOP } from '../support/code.ts';
+import { SingleInstruction } from '../support/single-instruction.ts';
 import {
   delivered,
   enterRing,
@@ -392,5 +393,16 @@ describe('bases of FS and GS', () => {
     bad.cpu.set('RAX', 1n << 62n);
     bad.cpu.run(1);
     expect(delivered(bad)).toEqual({ vector: 13, errorCode: 0, rip: CODE });
+  });
+});
+
+describe('REX.R', () => {
+  it('is no part of the number of a segment register', () => {
+    const one = new SingleInstruction();
+    // MOV FS, AX and MOV EAX, FS with REX.R; without it number 4 would be 12.
+    expect(one.run(Uint8Array.from([0x44, 0x8e, 0xe0]), { RAX: 0n }).vector).toBeUndefined();
+    expect(one.get('FS.selector')).toBe(0n);
+    expect(one.run(Uint8Array.from([0x44, 0x8c, 0xe0]), { RAX: 5n }).vector).toBeUndefined();
+    expect(one.get('RAX')).toBe(0n);
   });
 });

@@ -1,4 +1,4 @@
-/** Exchanges (SDM vol. 2: XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B). The destination is written in any case. */
+/** Exchanges (SDM vol. 2: XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B). Memory is written in any case. */
 import { raiseWithCode, Vector } from '../exceptions.ts';
 import { condition, replaceFlags } from '../flags.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
@@ -36,7 +36,10 @@ function xadd(bits: Bits): Execute {
   };
 }
 
-/** Flags are those of the accumulator compared with the destination, which gets the source, or itself, and the accumulator it. */
+/**
+ * Flags are those of the accumulator compared with the destination. Equal, the destination gets the
+ * source; else the accumulator gets the destination, and a destination register keeps its upper half.
+ */
 function cmpxchg(bits: Bits): Execute {
   const compare = cmp[bits] as Execute;
   return (cpu, i) => {
@@ -44,9 +47,8 @@ function cmpxchg(bits: Bits): Execute {
     const source = i.s;
     move(cpu, T2, destination, bits);
     compareAt(cpu, i, compare, RAX, T2);
-    const equal = condition(cpu, EQUAL);
-    move(cpu, destination, equal ? source : T2, bits);
-    if (!equal) move(cpu, RAX, T2, bits);
+    if (condition(cpu, EQUAL)) move(cpu, destination, source, bits);
+    else move(cpu, RAX, T2, bits);
     return Next.Sequential;
   };
 }

@@ -32,8 +32,11 @@ function loaded(cpu: Processor, segment: Segment): Next {
 
 const isSegment = (number: number) => number <= Segment.GS;
 
+/** ModRM.reg alone: REX.R is ignored (SDM vol. 2A §2.2.1.2). */
+const segmentNumber = (i: Instruction) => (i.reg & 7) as Segment;
+
 const movToSegment: Execute = (cpu, i) => {
-  const segment = i.reg as Segment;
+  const segment = segmentNumber(i);
   if (!isSegment(segment) || segment === Segment.CS) return raise(cpu, Vector.UD);
   if (i.hasMemory && !(operandAddress(cpu, i, 2, Access.Read) && load(cpu, MEMORY_OPERAND, 2)))
     return Next.Fault;
@@ -43,7 +46,7 @@ const movToSegment: Execute = (cpu, i) => {
 
 /** To a register the selector is zero-extended to the operand size. */
 const movFromSegment: Execute = (cpu, i) => {
-  const segment = i.reg;
+  const segment = segmentNumber(i);
   if (!isSegment(segment)) return raise(cpu, Vector.UD);
   const selector = selectorOf(cpu, segment);
   if (i.operandBits === 16 || i.hasMemory) cpu.u16[i.d >> 1] = selector;
