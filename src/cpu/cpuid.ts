@@ -11,6 +11,8 @@ export interface CpuidFeatures {
   readonly intel64: boolean;
   /** CPUID.80000001H:EDX[20]: IA32_EFER.NXE. */
   readonly executeDisable: boolean;
+  /** CPUID.80000001H:EDX[26]: pages of 1 GByte. */
+  readonly gigabytePages: boolean;
   /** CPUID.01H:ECX[5]. */
   readonly vmx: boolean;
   /** CPUID.01H:ECX[6]. */

@@ -1,13 +1,25 @@
 /**
- * Translation of linear addresses (SDM vol. 3A chapter 5): fills the TLB from the paging structures.
+ * Translation of linear addresses and access rights (SDM vol. 3A chapter 5): from the fast TLB, the
+ * translation cache, or a walk; a page fault if the rights do not suffice. What has to be forgotten
+ * when is here as well.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
 import { pageHasBreakpoint } from './debug-registers.ts';
+import { raisePageFault } from './exceptions.ts';
+import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
-import { CR0, Register } from './registers.ts';
+import { CR0, CR4, EFER, Register } from './registers.ts';
+import { Access, AccessClass } from './tlb.ts';
+import { contextTag, KEY_SHIFT, PageRight } from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
+const CR3_LOW = 2 * Register.CR3;
+const CR4_LOW = 2 * Register.CR4;
+const EFER_LOW = 2 * Register.IA32_EFER;
+const PKRU_LOW = 2 * Register.PKRU;
+const PKRS_LOW = 2 * Register.IA32_PKRS;
 const ALL_RIGHTS = 0x1ff;
+const { Read, Write, Fetch } = Access;
 
 /**
  * TLB entry of the page of the canonical linear address `hi`:`lo` with the rights `need` (see
@@ -15,16 +27,125 @@ const ALL_RIGHTS = 0x1ff;
  */
 export function translate(cpu: Processor, lo: number, hi: number, need: number): number {
   const entry = cpu.tlb.find(lo, hi, need);
-  return entry >= 0 ? entry : walk(cpu, lo, hi, need);
+  return entry >= 0 ? entry : translateSlowly(cpu, lo, hi, need);
 }
 
-function walk(cpu: Processor, lo: number, hi: number, _need: number): number {
-  if (((cpu.i32[CR0_LOW] as number) & (1 << CR0.PG)) !== 0) throw new Error('paging is not here yet');
-  return enter(cpu, lo, hi, (lo & -PAGE_SIZE) >>> 0, ALL_RIGHTS);
+function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): number {
+  if (!pagingEnabled(cpu)) return enter(cpu, lo, hi, (lo & -PAGE_SIZE) >>> 0, ALL_RIGHTS);
+  const context = currentContext(cpu);
+  const { translations } = cpu;
+  const cached = translations.find(lo, hi, context);
+  if (cached >= 0) {
+    const allowed = allowedAccesses(cpu, translations.rights[cached] as number);
+    if ((allowed & need) === need)
+      return enter(cpu, lo, hi, translations.physical[cached] as number, allowed);
+    // The rights may have been raised since: walk before there is a fault.
+  }
+  return walk(cpu, lo, hi, need, context);
+}
+
+function walk(cpu: Processor, lo: number, hi: number, need: number, context: number): number {
+  const writes = (need & (Write * 0o111)) !== 0;
+  if (walkPaging(cpu, lo, hi, writes) === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
+  // The dirty flag is not set yet, and no reason for a fault.
+  const allowed = allowedAccesses(cpu, WALK.rights | PageRight.Dirty);
+  if ((allowed & need) !== need) {
+    const keyDenies = (allowedAccesses(cpu, WALK.rights | PageRight.Dirty, false) & need) === need;
+    return pageFault(cpu, lo, hi, need, PageFault.P | (keyDenies ? PageFault.PK : 0));
+  }
+  markLeaf(cpu);
+  cpu.translations.enter(lo, hi, context, WALK.physical, WALK.rights);
+  return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights));
 }
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
 function enter(cpu: Processor, lo: number, hi: number, physical: number, rights: number): number {
   const direct = pageHasBreakpoint(cpu, lo, hi) ? 0 : cpu.memory.directOffset(physical);
   return cpu.tlb.enter(lo, hi, physical, direct, rights);
+}
+
+/** Raises #PF. An access that fails leaves no translation of its page behind (SDM vol. 3A §5.10.4.1). */
+function pageFault(cpu: Processor, lo: number, hi: number, need: number, error: number): number {
+  let code = error;
+  if ((need & (Write * 0o111)) !== 0) code |= PageFault.WR;
+  if ((need & 0o7) !== 0) code |= PageFault.US;
+  if ((need & (Fetch * 0o111)) !== 0 && reportsFetches(cpu)) code |= PageFault.ID;
+  cpu.tlb.forgetPage(lo, hi);
+  cpu.translations.invalidatePage(lo, hi, currentContext(cpu));
+  raisePageFault(cpu, lo, hi, code);
+  return -1;
+}
+
+function reportsFetches(cpu: Processor): boolean {
+  const cr4 = cpu.i32[CR4_LOW] as number;
+  return (cr4 & (1 << CR4.SMEP)) !== 0 || ((cr4 & (1 << CR4.PAE)) !== 0 && executeDisableEnabled(cpu));
+}
+
+/**
+ * Accesses that a page of these rights allows under the present settings, for the three classes
+ * (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks.
+ */
+function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
+  const w = cpu.i32;
+  const cr0 = w[CR0_LOW] as number;
+  const cr4 = w[CR4_LOW] as number;
+  const isUser = (rights & PageRight.User) !== 0;
+  const dirty = (rights & PageRight.Dirty) !== 0 ? Write : 0;
+  const pageWrites = (rights & PageRight.Write) !== 0 ? Write : 0;
+  const protects = (cr0 & (1 << CR0.WP)) !== 0;
+  const fetch = (rights & PageRight.ExecuteDisable) !== 0 ? 0 : Fetch;
+  let user = isUser ? Read | pageWrites | fetch : 0;
+  let supervisor = Read | (protects ? pageWrites : Write) | fetch;
+  let withAc = supervisor;
+  if (isUser) {
+    if ((cr4 & (1 << CR4.SMEP)) !== 0) {
+      supervisor &= ~Fetch;
+      withAc &= ~Fetch;
+    }
+    if ((cr4 & (1 << CR4.SMAP)) !== 0) supervisor &= ~(Read | Write);
+  }
+  if (withKeys && ((w[EFER_LOW] as number) & (1 << EFER.LMA)) !== 0) {
+    const key = (rights >>> KEY_SHIFT) & 15;
+    let denied = 0;
+    if (isUser && (cr4 & (1 << CR4.PKE)) !== 0) denied = (w[PKRU_LOW] as number) >>> (2 * key);
+    else if (!isUser && (cr4 & (1 << CR4.PKS)) !== 0) denied = (w[PKRS_LOW] as number) >>> (2 * key);
+    const all = (denied & 1) !== 0 ? Read | Write : 0;
+    const writesDenied = (denied & 2) !== 0 ? Write : 0;
+    user &= ~(all | writesDenied);
+    supervisor &= ~(all | (protects ? writesDenied : 0));
+    withAc &= ~(all | (protects ? writesDenied : 0));
+  }
+  const clean = ~Write | dirty;
+  return (
+    ((user & clean) << AccessClass.User) |
+    ((supervisor & clean) << AccessClass.Supervisor) |
+    ((withAc & clean) << AccessClass.SupervisorWithAc)
+  );
+}
+
+/** Tag of the translations that are made now. */
+export function currentContext(cpu: Processor): number {
+  const pcid =
+    ((cpu.i32[CR4_LOW] as number) & (1 << CR4.PCIDE)) !== 0 ? (cpu.i32[CR3_LOW] as number) & 0xfff : 0;
+  return contextTag(cpu.vpid, pcid);
+}
+
+/** INVLPG: forgets what translates `hi`:`lo` for the current PCID, global translations included. */
+export function invalidateLinearPage(cpu: Processor, lo: number, hi: number): void {
+  cpu.translations.invalidatePage(lo, hi, currentContext(cpu));
+  cpu.tlb.forgetAll();
+  cpu.requestAttention();
+}
+
+/** MOV to CR3 (SDM vol. 3A §5.10.4.1): what the present PCID has but global translations, unless `keeps`. */
+export function cr3Loaded(cpu: Processor, keeps: boolean): void {
+  if (!keeps) cpu.translations.invalidateContext(currentContext(cpu), false);
+  cpu.tlb.forgetAll();
+}
+
+/** A change of CR0, CR4 or IA32_EFER that invalidates all translations of the VPID, global ones included. */
+export function invalidateEverything(cpu: Processor): void {
+  cpu.translations.invalidateVpid(cpu.vpid, true);
+  cpu.tlb.forgetAll();
+  cpu.requestAttention();
 }

@@ -153,6 +153,8 @@ export class PhysicalMemory {
   }
 
   read8(address: number): number {
+    const ram = this.ramOffset(address);
+    if (ram !== 0) return this.u8[ram] as number;
     return this.peek(address).u8[address % PAGE_SIZE] as number;
   }
 
@@ -161,6 +163,8 @@ export class PhysicalMemory {
   }
 
   read32(address: number): number {
+    const ram = this.ramOffset(address);
+    if (ram !== 0 && (ram & 3) === 0) return (this.i32[ram >>> 2] as number) >>> 0;
     const offset = address % PAGE_SIZE;
     if ((offset & 3) === 0) return this.peek(address).u32[offset >> 2] as number;
     let value = 0;

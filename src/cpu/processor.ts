@@ -27,6 +27,7 @@ import {
 } from './registers.ts';
 import { STATE_BYTES, STATE_LAYOUT } from './state-layout.ts';
 import { AccessClass, Tlb } from './tlb.ts';
+import { TranslationCache } from './translation-cache.ts';
 import { NO_VMX, type VmxPort } from './vmx-port.ts';
 
 export { Mode };
@@ -79,6 +80,9 @@ export class Processor {
   readonly u16: Uint16Array;
   readonly u8: Uint8Array;
   readonly tlb: Tlb;
+  readonly translations = new TranslationCache();
+  /** VPID of translations: 0 but in VMX non-root operation with "enable VPID". */
+  vpid = 0;
   vmxPort: VmxPort = NO_VMX;
   /** What IN and OUT reach. */
   ports: PortSpace = NO_PORTS;
@@ -139,6 +143,7 @@ export class Processor {
   /** Power-up reset (SDM vol. 3A §11.1.1, Table 11-1). */
   reset(): void {
     this.quads.fill(0n);
+    this.translations.invalidateAll();
     const set = (name: RegisterName, value: bigint) => {
       this.quads[Register[name]] = value;
     };

@@ -1,0 +1,223 @@
+/**
+ * The walk through the paging structures (SDM vol. 3A §5.3 to §5.5): 32-bit, PAE, 4-level and 5-level
+ * paging as one table of levels. What it finds is left in {@link WALK}, which nobody keeps.
+ */
+import type { Processor } from './processor.ts';
+import { CR0, CR4, EFER, Register } from './registers.ts';
+import { KEY_SHIFT, PageRight } from './translation-cache.ts';
+
+const CR0_LOW = 2 * Register.CR0;
+const CR3_LOW = 2 * Register.CR3;
+const CR4_LOW = 2 * Register.CR4;
+const EFER_LOW = 2 * Register.IA32_EFER;
+const PDPTE0 = 2 * Register.PDPTE0;
+const TWO_32 = 0x1_0000_0000;
+const PAGE_FRAME = -0x1000;
+
+/** Bits of a paging-structure entry. */
+const P = 1;
+const RW = 1 << 1;
+const US = 1 << 2;
+const A = 1 << 5;
+const D = 1 << 6;
+const PS = 1 << 7;
+const G = 1 << 8;
+/** Bit 63, in the upper half. */
+const XD = 1 << 31;
+
+/** Page-fault error code (SDM vol. 3A Figure 5-12). */
+export const PageFault = { P: 1, WR: 2, US: 4, RSVD: 8, ID: 16, PK: 32, SS: 64 } as const;
+
+/** The last walk: the page and its rights, or the error-code bits P and RSVD of the fault. */
+export const WALK = { physical: 0, rights: 0, error: 0 };
+
+/** How far a walk got: the page was found, or there is a page fault with `WALK.error`. */
+export type WalkResult = 'page' | 'fault';
+
+function fault(error: number): WalkResult {
+  WALK.error = error;
+  return 'fault';
+}
+
+/** Whether accesses may execute-disable pages: IA32_EFER.NXE. */
+export function executeDisableEnabled(cpu: Processor): boolean {
+  return ((cpu.i32[EFER_LOW] as number) & (1 << EFER.NXE)) !== 0;
+}
+
+/** Walks for the linear address `hi`:`lo`; sets accessed flags, and the dirty flag if `writes`. */
+export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boolean): WalkResult {
+  const w = cpu.i32;
+  const cr4 = w[CR4_LOW] as number;
+  if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes);
+  const root = addressOf(w[CR3_LOW] as number, w[CR3_LOW + 1] as number, PAGE_FRAME);
+  if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return walkPae(cpu, lo, writes);
+  const top = (cr4 & (1 << CR4.LA57)) !== 0 ? 5 : 4;
+  return walk64(cpu, lo, hi, writes, root, top, RW | US);
+}
+
+/** Physical address of an entry's frame: bits 51:12 of `hi`:`lo`, less what `mask` clears of the lower half. */
+function addressOf(lo: number, hi: number, mask: number): number {
+  return (hi & 0xf_ffff) * TWO_32 + ((lo & mask) >>> 0);
+}
+
+/** Bits 51:32 of an entry that the physical-address width leaves reserved. */
+function reservedHigh(cpu: Processor): number {
+  const bits = cpu.features.physicalAddressBits;
+  return bits >= 52 ? 0 : 0xf_ffff & ~(2 ** (bits - 32) - 1);
+}
+
+/** Index of the entry at `level` (1 = page table) of a structure of 512 entries. */
+function indexAt(level: number, lo: number, hi: number): number {
+  switch (level) {
+    case 1:
+      return (lo >>> 12) & 0x1ff;
+    case 2:
+      return (lo >>> 21) & 0x1ff;
+    case 3:
+      return ((lo >>> 30) | (hi << 2)) & 0x1ff;
+    case 4:
+      return (hi >>> 7) & 0x1ff;
+    default:
+      return (hi >>> 16) & 0x1ff;
+  }
+}
+
+/** Sets the accessed and, at the leaf, the dirty flag of the entry at `at`. */
+function setFlags(cpu: Processor, at: number, entry: number, flags: number): void {
+  if ((entry & flags) !== flags) cpu.memory.write32(at, (entry | flags) >>> 0);
+}
+
+/** 4-level and 5-level paging, and the page directories of PAE paging: entries of 64 bits. */
+function walk64(
+  cpu: Processor,
+  lo: number,
+  hi: number,
+  writes: boolean,
+  root: number,
+  top: number,
+  rootRights: number,
+): WalkResult {
+  const { memory } = cpu;
+  const nxe = executeDisableEnabled(cpu);
+  const reserved = reservedHigh(cpu) | (nxe ? 0 : XD);
+  // PAE paging reserves bits 62:52, which 4-level paging ignores (SDM vol. 3A Tables 5-9 to 5-11).
+  const alwaysReserved = top === 2 ? 0x7ff0_0000 : 0;
+  let rights = rootRights;
+  let disabled = false;
+  let table = root;
+  for (let level = top; ; level--) {
+    const at = table + 8 * indexAt(level, lo, hi);
+    const entry = memory.read32(at) | 0;
+    const high = memory.read32(at + 4) | 0;
+    if ((entry & P) === 0) return fault(0);
+    const isPage = level === 1 || ((entry & PS) !== 0 && level <= 3);
+    let wrong = (high & (reserved | alwaysReserved)) !== 0;
+    if ((entry & PS) !== 0 && (level > 3 || (level === 3 && !cpu.features.gigabytePages))) wrong = true;
+    if (isPage && level === 2) wrong ||= (entry & 0x1f_e000) !== 0;
+    if (isPage && level === 3) wrong ||= (entry & 0x3fff_e000) !== 0;
+    if (wrong) return fault(PageFault.P | PageFault.RSVD);
+    rights &= entry;
+    disabled ||= (high & XD) !== 0;
+    if (!isPage) {
+      setFlags(cpu, at, entry, A);
+      table = addressOf(entry, high, PAGE_FRAME);
+      continue;
+    }
+    const within = level === 1 ? 0 : level === 2 ? 0x1f_f000 : 0x3fff_f000;
+    WALK.physical = addressOf(entry, high, PAGE_FRAME & ~within) + (lo & within);
+    const key = top >= 4 ? (high >>> 27) & 15 : 0;
+    const size = level === 1 ? 0 : level === 2 ? PageRight.Large : PageRight.Huge;
+    return leaf(cpu, at, entry, rights, disabled, size, key, writes);
+  }
+}
+
+/** The entry that maps the page: its flags are set only if the access will be allowed. */
+function leaf(
+  cpu: Processor,
+  at: number,
+  entry: number,
+  rights: number,
+  disabled: boolean,
+  size: number,
+  key: number,
+  writes: boolean,
+): WalkResult {
+  WALK.rights =
+    ((rights & RW) !== 0 ? PageRight.Write : 0) |
+    ((rights & US) !== 0 ? PageRight.User : 0) |
+    (disabled ? PageRight.ExecuteDisable : 0) |
+    ((entry & D) !== 0 ? PageRight.Dirty : 0) |
+    ((entry & G) !== 0 && ((cpu.i32[CR4_LOW] as number) & (1 << CR4.PGE)) !== 0 ? PageRight.Global : 0) |
+    size |
+    (key << KEY_SHIFT);
+  LEAF.at = at;
+  LEAF.entry = entry;
+  LEAF.writes = writes;
+  return 'page';
+}
+
+const LEAF = { at: 0, entry: 0, writes: false };
+
+/** Sets the flags of the entry that maps the page of the last walk; the access was found to be allowed. */
+export function markLeaf(cpu: Processor): void {
+  setFlags(cpu, LEAF.at, LEAF.entry, LEAF.writes ? A | D : A);
+  if (LEAF.writes) WALK.rights |= PageRight.Dirty;
+}
+
+/** PAE paging: the four entries of the first level are in registers (SDM vol. 3A §5.4.1). */
+function walkPae(cpu: Processor, lo: number, writes: boolean): WalkResult {
+  const w = cpu.i32;
+  const at = PDPTE0 + 2 * (lo >>> 30);
+  const entry = w[at] as number;
+  if ((entry & P) === 0) return fault(0);
+  return walk64(cpu, lo, 0, writes, addressOf(entry, w[at + 1] as number, PAGE_FRAME), 2, RW | US);
+}
+
+/** 32-bit paging, with pages of 4 MBytes if CR4.PSE (SDM vol. 3A §5.3). */
+function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
+  const { memory } = cpu;
+  const w = cpu.i32;
+  const directory = ((w[CR3_LOW] as number) & PAGE_FRAME) >>> 0;
+  const at = directory + 4 * (lo >>> 22);
+  const entry = memory.read32(at) | 0;
+  if ((entry & P) === 0) return fault(0);
+  if ((entry & PS) !== 0 && ((w[CR4_LOW] as number) & (1 << CR4.PSE)) !== 0) {
+    const high = (entry >>> 13) & 0xff;
+    const width = Math.min(cpu.features.physicalAddressBits, 40) - 32;
+    if ((entry & (1 << 21)) !== 0 || high >>> width !== 0) return fault(PageFault.P | PageFault.RSVD);
+    WALK.physical = high * TWO_32 + ((entry & 0xffc0_0000) >>> 0) + (lo & 0x3f_f000);
+    // INVLPG takes what is around it for 1 GByte with it.
+    return leaf(cpu, at, entry, entry & (RW | US), false, PageRight.Huge, 0, writes);
+  }
+  const tableAt = ((entry & PAGE_FRAME) >>> 0) + 4 * ((lo >>> 12) & 0x3ff);
+  const page = memory.read32(tableAt) | 0;
+  setFlags(cpu, at, entry, A);
+  if ((page & P) === 0) return fault(0);
+  WALK.physical = (page & PAGE_FRAME) >>> 0;
+  return leaf(cpu, tableAt, page, entry & page & (RW | US), false, 0, 0, writes);
+}
+
+/**
+ * Loads the PDPTE registers from the table that `cr3` locates; false, and nothing loaded, if a
+ * present entry has reserved bits set (SDM vol. 3A §5.4.1).
+ */
+export function loadPdptes(cpu: Processor, cr3Low: number): boolean {
+  const { memory } = cpu;
+  const table = (cr3Low & -32) >>> 0;
+  const reserved = reservedHigh(cpu) | 0xfff0_0000;
+  for (let n = 0; n < 4; n++) {
+    const entry = memory.read32(table + 8 * n);
+    const high = memory.read32(table + 8 * n + 4);
+    if ((entry & P) !== 0 && ((entry & 0x1e6) !== 0 || (high & reserved) !== 0)) return false;
+  }
+  for (let n = 0; n < 4; n++) {
+    cpu.i32[PDPTE0 + 2 * n] = memory.read32(table + 8 * n);
+    cpu.i32[PDPTE0 + 2 * n + 1] = memory.read32(table + 8 * n + 4);
+  }
+  return true;
+}
+
+/** Whether paging is on. */
+export function pagingEnabled(cpu: Processor): boolean {
+  return ((cpu.i32[CR0_LOW] as number) & (1 << CR0.PG)) !== 0;
+}

@@ -1,0 +1,122 @@
+/**
+ * Cached translations as the manual describes them (SDM vol. 3A §5.10): page by page, tagged with the
+ * PCID and the VPID under which they were made, kept until an invalidation that covers them. The TLB
+ * of the fast path (tlb.ts) is a view of the entries usable under the present settings.
+ */
+import { PAGE_SIZE } from '../bits/address.ts';
+
+const SETS = 512;
+const WAYS = 4;
+const ENTRIES = SETS * WAYS;
+const VALID = 1;
+
+/** What is known of a cached page. Protection key in bits 31:28. */
+export const PageRight = {
+  Write: 1,
+  User: 2,
+  ExecuteDisable: 4,
+  Dirty: 8,
+  Global: 16,
+  /** Page of 2 or 4 MBytes, or of 1 GByte: INVLPG of any address in it invalidates the entry. */
+  Large: 32,
+  Huge: 64,
+  /** Paging was off: no rights apply. */
+  Unpaged: 128,
+} as const;
+export const KEY_SHIFT = 28;
+
+/** Tag of a context: VPID (16 bits) and PCID (12 bits). */
+export function contextTag(vpid: number, pcid: number): number {
+  return (vpid << 12) | pcid;
+}
+
+export class TranslationCache {
+  private readonly tagLow = new Int32Array(ENTRIES);
+  private readonly tagHigh = new Int32Array(ENTRIES);
+  private readonly contexts = new Int32Array(ENTRIES);
+  private readonly next = new Uint8Array(SETS);
+  private occupied = false;
+  /** Rights by entry: bits {@link PageRight}. */
+  readonly rights = new Int32Array(ENTRIES);
+  /** Physical page by entry. */
+  readonly physical = new Float64Array(ENTRIES);
+
+  private set(lo: number, hi: number): number {
+    const page = (lo >>> 12) ^ (hi << 3);
+    return ((page ^ (page >>> 9)) & (SETS - 1)) * WAYS;
+  }
+
+  /** Entry of the page of `hi`:`lo` that is usable in `context`, or −1. */
+  find(lo: number, hi: number, context: number): number {
+    const tag = (lo & -PAGE_SIZE) | VALID;
+    const set = this.set(lo, hi);
+    for (let n = set; n < set + WAYS; n++) {
+      if (this.tagLow[n] === tag && this.tagHigh[n] === hi && this.usable(n, context)) return n;
+    }
+    return -1;
+  }
+
+  /** Own context, or global and of the same VPID (SDM vol. 3A §5.10.2.4). */
+  private usable(entry: number, context: number): boolean {
+    const own = this.contexts[entry] as number;
+    if (own === context) return true;
+    return ((this.rights[entry] as number) & PageRight.Global) !== 0 && own >>> 12 === context >>> 12;
+  }
+
+  enter(lo: number, hi: number, context: number, physical: number, rights: number): void {
+    const set = this.set(lo, hi);
+    let entry = this.find(lo, hi, context);
+    if (entry < 0) {
+      const way = this.next[set / WAYS] as number;
+      this.next[set / WAYS] = (way + 1) % WAYS;
+      entry = set + way;
+    }
+    this.occupied = true;
+    this.tagLow[entry] = (lo & -PAGE_SIZE) | VALID;
+    this.tagHigh[entry] = hi;
+    this.contexts[entry] = context;
+    this.physical[entry] = physical;
+    this.rights[entry] = rights;
+  }
+
+  /** Forgets what translates `hi`:`lo` in `context`, global translations included (INVLPG). */
+  invalidatePage(lo: number, hi: number, context: number): void {
+    if (!this.occupied) return;
+    for (let n = 0; n < ENTRIES; n++) {
+      if ((this.tagLow[n] as number) === 0 || !this.usable(n, context)) continue;
+      const rights = this.rights[n] as number;
+      const mask =
+        (rights & PageRight.Huge) !== 0
+          ? -0x4000_0000
+          : (rights & PageRight.Large) !== 0
+            ? -0x20_0000
+            : -PAGE_SIZE;
+      if (this.tagHigh[n] === hi && ((this.tagLow[n] as number) & mask) === (lo & mask)) this.tagLow[n] = 0;
+    }
+  }
+
+  /** Forgets one context; global translations only if `globals`. */
+  invalidateContext(context: number, globals: boolean): void {
+    this.invalidate((own, isGlobal) => own === context && (globals || !isGlobal));
+  }
+
+  /** Forgets all contexts of a VPID; global translations only if `globals`. */
+  invalidateVpid(vpid: number, globals: boolean): void {
+    this.invalidate((own, isGlobal) => own >>> 12 === vpid && (globals || !isGlobal));
+  }
+
+  invalidateAll(): void {
+    if (!this.occupied) return;
+    this.tagLow.fill(0);
+    this.occupied = false;
+  }
+
+  private invalidate(covers: (context: number, isGlobal: boolean) => boolean): void {
+    if (!this.occupied) return;
+    for (let n = 0; n < ENTRIES; n++) {
+      const isGlobal = ((this.rights[n] as number) & PageRight.Global) !== 0;
+      if ((this.tagLow[n] as number) !== 0 && covers(this.contexts[n] as number, isGlobal))
+        this.tagLow[n] = 0;
+    }
+  }
+}
