@@ -17,23 +17,24 @@ export const Intercept = {
   XSETBV: 3,
   CLTS: 4,
   HLT: 5,
-  /** IN, OUT, INS, OUTS; `a`: port, `b`: bytes. */
+  /** IN, OUT, INS, OUTS; `a`: port, `b`: bytes; of INS and OUTS the slot `linear` holds the address. */
   IO: 6,
+  /** The slot `linear` holds the address. */
   INVLPG: 7,
   INVPCID: 8,
-  /** LGDT, LIDT, SGDT, SIDT. */
+  /** `a`: 0 SGDT, 1 SIDT, 2 LGDT, 3 LIDT. */
   GDTR_IDTR: 9,
-  /** LLDT, LTR, SLDT, STR. */
+  /** `a`: 0 SLDT, 1 STR, 2 LLDT, 3 LTR. */
   LDTR_TR: 10,
-  /** `a`: source operand. */
+  /** `a`: source operand; the slot `linear` holds the address of one in memory. */
   LMSW: 11,
   MONITOR: 12,
   MWAIT: 13,
-  /** `a`: control register; `b` unused. */
+  /** `a`: control register. */
   MOV_FROM_CR: 14,
   /** `a`: control register; the value is in the slot of `i.s`. */
   MOV_TO_CR: 15,
-  /** MOV to or from DRn. */
+  /** `a`: debug register, `b`: 1 for MOV from it. */
   MOV_DR: 16,
   PAUSE: 17,
   /** `a`: index of the MSR. */
@@ -52,15 +53,8 @@ export const Intercept = {
   TPAUSE: 30,
   /** `a`: selector of the TSS, `b`: source as in the exit qualification (SDM §30.2.1). */
   TASK_SWITCH: 31,
-  LOADIWKEY: 32,
-  ENCLS: 33,
-  ENCLV: 34,
-  PCONFIG: 35,
-  ENQCMD: 36,
-  ENQCMDS: 37,
-  WBNOINVD: 38,
-  RDMSRLIST: 39,
-  WRMSRLIST: 40,
+  WBNOINVD: 32,
+  WRMSRNS: 33,
 } as const;
 export type Intercept = (typeof Intercept)[keyof typeof Intercept];
 
@@ -68,3 +62,30 @@ export type Intercept = (typeof Intercept)[keyof typeof Intercept];
 export function intercepted(cpu: Processor, i: Instruction, cause: Intercept, a = 0, b = 0): boolean {
   return cpu.nonRoot && cpu.vmxPort.intercepts(i, cause, a, b);
 }
+
+/** Instructions that a VM-execution control makes available in VMX non-root operation (SDM §28.3). */
+export const Enabling = { RDTSCP: 0, INVPCID: 1, XSAVES: 2, USER_WAIT_AND_PAUSE: 3 } as const;
+export type Enabling = (typeof Enabling)[keyof typeof Enabling];
+
+/** Whether the instructions of `enabling` do not raise #UD for want of their control. */
+export function isEnabled(cpu: Processor, enabling: Enabling): boolean {
+  return !cpu.nonRoot || cpu.vmxPort.enables(enabling);
+}
+
+/** VMX instructions, which the processor decodes and the port executes. */
+export const VmxInstruction = {
+  VMXON: 0,
+  VMXOFF: 1,
+  VMCLEAR: 2,
+  VMPTRLD: 3,
+  VMPTRST: 4,
+  VMREAD: 5,
+  VMWRITE: 6,
+  VMLAUNCH: 7,
+  VMRESUME: 8,
+  VMCALL: 9,
+  VMFUNC: 10,
+  INVEPT: 11,
+  INVVPID: 12,
+} as const;
+export type VmxInstruction = (typeof VmxInstruction)[keyof typeof VmxInstruction];

@@ -23,6 +23,7 @@ import { SEGMENT_REGISTER_ROWS } from './instructions/segment-registers.ts';
 import { SHIFT_ROWS } from './instructions/shift.ts';
 import { SOFTWARE_INTERRUPT_ROWS } from './instructions/software-interrupts.ts';
 import { STRING_ROWS } from './instructions/string.ts';
+import { VMX_ROWS } from './instructions/vmx.ts';
 import { OpcodeIndex } from './opcode-index.ts';
 import type { OpcodeRow } from './opcode-row.ts';
 import type { Processor } from './processor.ts';
@@ -51,6 +52,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...SHIFT_ROWS,
   ...SOFTWARE_INTERRUPT_ROWS,
   ...STRING_ROWS,
+  ...VMX_ROWS,
 ];
 
 function undefinedOpcode(cpu: Processor): Next {

@@ -36,6 +36,8 @@ export class TranslationCache {
   private readonly contexts = new Int32Array(ENTRIES);
   private readonly next = new Uint8Array(SETS);
   private occupied = false;
+  /** Whether there are entries of a VPID other than 0000H. */
+  private hasVpids = false;
   /** Rights by entry: bits {@link PageRight}. */
   readonly rights = new Int32Array(ENTRIES);
   /** Physical page by entry. */
@@ -72,6 +74,7 @@ export class TranslationCache {
       entry = set + way;
     }
     this.occupied = true;
+    if (context >>> 12 !== 0) this.hasVpids = true;
     this.tagLow[entry] = (lo & -PAGE_SIZE) | VALID;
     this.tagHigh[entry] = hi;
     this.contexts[entry] = context;
@@ -102,6 +105,10 @@ export class TranslationCache {
 
   /** Forgets all contexts of a VPID; global translations only if `globals`. */
   invalidateVpid(vpid: number, globals: boolean): void {
+    if (vpid === 0 && globals && !this.hasVpids) {
+      this.invalidateAll();
+      return;
+    }
     this.invalidate((own, isGlobal) => own >>> 12 === vpid && (globals || !isGlobal));
   }
 
@@ -109,6 +116,7 @@ export class TranslationCache {
     if (!this.occupied) return;
     this.tagLow.fill(0);
     this.occupied = false;
+    this.hasVpids = false;
   }
 
   private invalidate(covers: (context: number, isGlobal: boolean) => boolean): void {

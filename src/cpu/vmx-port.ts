@@ -1,5 +1,8 @@
-import type { Instruction } from './instruction.ts';
-import type { Intercept } from './intercept.ts';
+import { raise, Vector } from './exceptions.ts';
+import type { Instruction, Next } from './instruction.ts';
+import type { Enabling, Intercept, VmxInstruction } from './intercept.ts';
+import type { MsrAccess } from './msr-catalogue.ts';
+import type { Processor } from './processor.ts';
 
 /** Places among the events of an instruction boundary (SDM vol. 3A Table 7-2) where VT-x has events of its own. */
 export const BoundaryStage = {
@@ -28,6 +31,22 @@ export interface VmxPort {
    * pending. `a` and `b` as {@link Intercept} says.
    */
   intercepts(i: Instruction, cause: Intercept, a: number, b: number): boolean;
+  /** In VMX non-root operation: whether the control of `enabling` is 1 (SDM §28.3). */
+  enables(enabling: Enabling): boolean;
+  /** Executes a decoded VMX instruction on `cpu`; RIP has advanced. */
+  execute(cpu: Processor, instruction: VmxInstruction, i: Instruction): Next;
+  /** In VMX non-root operation: what MOV from CR0 or CR4 and SMSW read (SDM §28.3). */
+  visibleControlRegister(register: 'CR0' | 'CR4'): bigint;
+  /** In VMX non-root operation: what a write of `source` makes of CR0 or CR4; bits of the host stay (SDM §28.3). */
+  writtenControlRegister(register: 'CR0' | 'CR4', source: bigint): bigint;
+  /** In VMX non-root operation: the time-stamp counter as software sees it. */
+  visibleTsc(tsc: bigint): bigint;
+  /** In VMX non-root operation: what RDMSR gives instead of the MSR; undefined if it is not special (SDM §28.3). */
+  readSpecialMsr(index: number): bigint | undefined;
+  /** In VMX non-root operation: WRMSR of a special MSR; undefined if it is not special (SDM §28.3). */
+  writeSpecialMsr(index: number, value: bigint): MsrAccess | undefined;
+  /** In VMX non-root operation: ticks that a virtual delay of TPAUSE or UMWAIT takes (SDM §28.3). */
+  physicalDelay(virtual: bigint): bigint;
   /**
    * Performs the VM exit that an instruction asked for (Next.VmExit) or that an access came to
    * (`raiseVmExit`); RIP is that of the instruction, or what an event being delivered would save.
@@ -68,6 +87,14 @@ export const NO_VMX: VmxPort = {
   allowsControlRegister: () => true,
   allowsRtitCtlWrite: () => true,
   intercepts: () => false,
+  enables: () => true,
+  execute: (cpu) => raise(cpu, Vector.UD),
+  visibleControlRegister: () => 0n,
+  writtenControlRegister: (_register, source) => source,
+  visibleTsc: (tsc) => tsc,
+  readSpecialMsr: () => undefined,
+  writeSpecialMsr: () => undefined,
+  physicalDelay: (virtual) => virtual,
   exitPending: () => {},
   exitsOnEvent: () => false,
   exitsOnTripleFault: () => false,

@@ -50,6 +50,9 @@ export class VmxState {
   injectedEvent: InjectedEvent | undefined;
   /** A pending MTF VM exit (SDM §29.6.2, §29.7.8). */
   mtfPending = false;
+  /** PAUSEs at CPL 0 (SDM §28.1.3): start of the present loop and the last one; −1 before the first. */
+  firstPause = 0;
+  lastPause = -1;
   /** Virtual-NMI blocking ("virtual NMIs" = 1). */
   virtualNmiBlocking = false;
   /** VPID in use; 0 outside non-root operation or with "enable VPID" = 0 (SDM §31.1). */
@@ -79,6 +82,7 @@ export class VmxState {
     this.link = undefined;
     this.injectedEvent = undefined;
     this.mtfPending = false;
+    this.lastPause = -1;
     this.virtualNmiBlocking = false;
     this.vpid = 0;
     this.preemptionTimer = undefined;

@@ -1,12 +1,12 @@
 /**
- * VT-x of one logical processor: it holds the VMX state, executes VMX instructions, performs VM exits
- * and answers the processor's questions ({@link VmxPort}). Only it puts instructions, entry and exit
- * together.
+ * VT-x of one logical processor: it holds the VMX state, executes VMX instructions and performs VM
+ * exits. Only it puts instructions, entry and exit together; unit-port.ts answers the processor's
+ * questions with it.
  */
 import { bit } from '../bits/u64.ts';
+import { Attention } from '../cpu/attention.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
-import type { VmxPort } from '../cpu/vmx-port.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
 import { FIELD_COUNT } from '../vmcs/fields.ts';
 import {
@@ -57,6 +57,7 @@ import {
 import { abandonActive, vmxoff } from './instructions/vmxoff.ts';
 import { vmxon } from './instructions/vmxon.ts';
 import { IN_SHUTDOWN, INACTIVE, type Outcome, STOPPED_AT_HAZARD, VM_SUCCEED } from './outcome.ts';
+import { UnitPort } from './unit-port.ts';
 import type { VmxMnemonic, VmxObserver } from './vmx-observer.ts';
 import { NO_POINTER, Operation, type VmxProcessor, VmxState } from './vmx-state.ts';
 
@@ -93,6 +94,14 @@ function windowOf(file: Int32Array): CopyStorage {
   };
 }
 
+/** Outcomes after which the processor is in another kind of VMX operation, or in it anew. */
+const TRANSITIONS: ReadonlySet<Outcome['kind']> = new Set([
+  'VMentry',
+  'VMexit',
+  'VMentryFailure',
+  'VMXabort',
+]);
+
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
   readonly state: Omit<VmxState, 'current' | 'link' | 'leave' | 'leaveNonRoot'>;
@@ -101,7 +110,7 @@ export interface VmxSnapshot {
   readonly active: ActiveSetSnapshot;
 }
 
-export class VmxUnit implements VmxProcessor, VmxPort {
+export class VmxUnit implements VmxProcessor {
   readonly cpu: Processor;
   readonly capabilities: VmxCapabilities;
   readonly vmx = new VmxState();
@@ -139,7 +148,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       capabilities,
       environmentOf(this),
     );
-    cpu.vmxPort = this;
+    cpu.vmxPort = new UnitPort(this);
   }
 
   // What the processor asks.
@@ -156,37 +165,33 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     return this.vmx.operation === Operation.Outside || this.capabilities.has('misc', Misc.INTEL_PT_IN_VMX);
   }
 
-  intercepts(): boolean {
-    return false;
+  /** Performs a VM exit that the processor itself came to, and what follows from it. */
+  perform(request: ExitRequest): Outcome {
+    const outcome = performExit(this, request);
+    this.operationChanged();
+    return outcome;
   }
 
-  exitPending(): void {}
-
-  exitsOnEvent(): boolean {
-    return false;
+  /**
+   * After a VM entry or VM exit: whether instructions may exit now, and which translations go. Without
+   * "enable VPID" every transition invalidates those of VPID 0000H (SDM §31.4.3.1).
+   */
+  private operationChanged(): void {
+    const { cpu, vmx } = this;
+    if (cpu.vpid === 0 && vmx.vpid === 0) cpu.translations.invalidateVpid(0, true);
+    this.followOperation();
+    // An injected event is delivered before the first instruction of the guest.
+    cpu.requestAttention(vmx.injectedEvent === undefined ? Attention.Lookup : Attention.Vmx);
   }
 
-  exitsOnTripleFault(): boolean {
-    return false;
+  /** Tells the processor what kind of operation it is in. */
+  private followOperation(): void {
+    const { cpu, vmx } = this;
+    cpu.nonRoot = vmx.operation === Operation.NonRoot;
+    cpu.vpid = vmx.vpid;
+    cpu.tlb.forgetAll();
+    cpu.stateChanged();
   }
-
-  exitsOnTaskSwitch(): boolean {
-    return false;
-  }
-
-  exitsOnNmi(): boolean {
-    return false;
-  }
-
-  exitsOnExternalInterrupt(): boolean {
-    return false;
-  }
-
-  exitsAtBoundary(): boolean {
-    return false;
-  }
-
-  iretUnblocksNmi(): void {}
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends
   // blocking by STI and by MOV SS.
@@ -218,6 +223,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       words[2 * Register.blockingByMovSs] = 0;
       this.cpu.stateChanged();
     }
+    if (TRANSITIONS.has(outcome.kind)) this.operationChanged();
     this.observer?.instruction?.(mnemonic, typeof operand === 'bigint' ? operand : undefined, outcome);
     return outcome;
   }
@@ -372,9 +378,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     const wrong = checkExitRequest(request, this);
     if (wrong !== undefined) throw new RangeError(wrong);
     this.active.chance();
-    const outcome = performExit(this, request);
-    this.cpu.stateChanged();
-    return outcome;
+    return this.perform(request);
   }
 
   // Views for people and tools.
@@ -410,6 +414,8 @@ export class VmxUnit implements VmxProcessor, VmxPort {
     this.vmx.leave();
     this.vmx.shutdown = 'no';
     this.vmx.machineCheckPending = false;
+    this.cpu.nonRoot = false;
+    this.cpu.vpid = 0;
     this.cpu.reset();
     // A locked IA32_FEATURE_CONTROL survives all but a power-up reset (SDM §26.7).
     if (bit(control, 0)) this.cpu.write('IA32_FEATURE_CONTROL', control);
@@ -431,6 +437,7 @@ export class VmxUnit implements VmxProcessor, VmxPort {
       current: this.active.get(snapshot.current),
       link: this.active.get(snapshot.link),
     });
-    this.cpu.stateChanged();
+    this.cpu.translations.invalidateAll();
+    this.followOperation();
   }
 }

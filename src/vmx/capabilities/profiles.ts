@@ -136,7 +136,14 @@ const SANDY_BRIDGE = silicon(
   'Core i7-2635QM (Sandy Bridge)',
   ['snb', 'sandybridge'],
   0x206a7,
-  { physicalAddressBits: 36, gigabytePages: false, generalPurposeCounters: 4, rdrand: false, rdseed: false, xsaves: false },
+  {
+    physicalAddressBits: 36,
+    gigabytePages: false,
+    generalPurposeCounters: 4,
+    rdrand: false,
+    rdseed: false,
+    xsaves: false,
+  },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0010n,
     IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,

@@ -11,7 +11,7 @@ import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
 import { Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 import { isUndefined, vmFail, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
-import { accessFault, type InstructionForm, isRegisterForm, type MemoryOperand } from './operands.ts';
+import { type InstructionForm, isRegisterForm, type MemoryOperand, readOperand } from './operands.ts';
 
 /** INVEPT types and the capability bits that support them. */
 const INVEPT_TYPES: ReadonlyMap<bigint, number> = new Map([
@@ -27,14 +27,14 @@ const INVVPID_TYPES: ReadonlyMap<bigint, number> = new Map([
   [3n, EptVpidCap.INVVPID_SINGLE_CONTEXT_RETAINING_GLOBALS],
 ]);
 
-/** Tests both instructions share up to the read of the descriptor; undefined if they pass. */
+/** Tests both instructions share up to the read of the descriptor, which is the answer if they pass. */
 function before(
   p: VmxProcessor,
   mnemonic: 'INVEPT' | 'INVVPID',
   typeOperand: bigint,
   descriptor: MemoryOperand,
   form: InstructionForm,
-): Outcome | undefined {
+): bigint | Outcome {
   const { capabilities } = p;
   const [control, instruction, types] =
     mnemonic === 'INVEPT'
@@ -48,7 +48,7 @@ function before(
   if (position === undefined || !capabilities.has('eptVpidCap', position)) {
     return vmFail(p, InstructionError.InvalidInvalidationOperand);
   }
-  return accessFault(descriptor);
+  return readOperand(descriptor);
 }
 
 function operandType(p: VmxProcessor, value: bigint): bigint {
@@ -62,9 +62,9 @@ export function invept(
   descriptor: MemoryOperand,
   form: InstructionForm,
 ): Outcome {
-  const ended = before(p, 'INVEPT', type, descriptor, form);
-  if (ended !== undefined) return ended;
-  const eptp = BigInt.asUintN(64, descriptor as bigint);
+  const value = before(p, 'INVEPT', type, descriptor, form);
+  if (typeof value !== 'bigint') return value;
+  const eptp = BigInt.asUintN(64, value);
   const width = p.capabilities.addressWidth(tmeReduction(p));
   if (operandType(p, type) === 1n && !isEptpValid(eptp, p.capabilities, width)) {
     return vmFail(p, InstructionError.InvalidInvalidationOperand);
@@ -79,9 +79,8 @@ export function invvpid(
   descriptor: MemoryOperand,
   form: InstructionForm,
 ): Outcome {
-  const ended = before(p, 'INVVPID', type, descriptor, form);
-  if (ended !== undefined) return ended;
-  const value = descriptor as bigint;
+  const value = before(p, 'INVVPID', type, descriptor, form);
+  if (typeof value !== 'bigint') return value;
   const vpid = value & 0xffffn;
   const reserved = (value >> 16n) & 0xffff_ffff_ffffn;
   const linear = BigInt.asUintN(64, value >> 64n);

@@ -3,13 +3,17 @@
  * says; a caller of the API supplies a value, or says that the operand is a register or that its
  * access faults, so that the order of the manual's checks can be observed.
  */
-import { fault, type Outcome } from '../outcome.ts';
+import { FAULT_UD, fault, type Outcome } from '../outcome.ts';
 
-/** A memory operand: its value, a register in its place (#UD), or the fault that accessing it raises. */
+/**
+ * A memory operand: its value, a register in its place (#UD), the fault that accessing it raises, or
+ * memory that is accessed when the instruction gets there.
+ */
 export type MemoryOperand =
   | bigint
   | { readonly kind: 'register' }
-  | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined };
+  | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined }
+  | { readonly kind: 'memory'; load(): bigint | Outcome };
 
 /** An operand that may be in memory or in a register, whose value then stands here as well. */
 export type SourceOperand = Exclude<MemoryOperand, { readonly kind: 'register' }>;
@@ -26,11 +30,17 @@ export function isRegisterForm(operand: MemoryOperand): boolean {
   return typeof operand !== 'bigint' && operand.kind === 'register';
 }
 
-/** The fault that accessing `operand` raises, if any. */
-export function accessFault(operand: MemoryOperand): Outcome | undefined {
-  return typeof operand !== 'bigint' && operand.kind === 'fault'
-    ? fault(operand.vector, operand.errorCode)
-    : undefined;
+/** Accesses `operand`, which is no register form: its value, or the fault that raises. */
+export function readOperand(operand: MemoryOperand): bigint | Outcome {
+  if (typeof operand === 'bigint') return operand;
+  switch (operand.kind) {
+    case 'fault':
+      return fault(operand.vector, operand.errorCode);
+    case 'memory':
+      return operand.load();
+    case 'register':
+      return FAULT_UD;
+  }
 }
 
 /** What the VM exit of a VMX instruction reports about its encoding (SDM §30.2.1, §30.2.5). */

@@ -4,16 +4,15 @@ import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isRegionAddressValid, isUndefined, vmFail, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
-import { accessFault, type InstructionForm, isRegisterForm, type MemoryOperand } from './operands.ts';
+import { type InstructionForm, isRegisterForm, type MemoryOperand, readOperand } from './operands.ts';
 
 export function vmclear(p: VmxProcessor, operand: MemoryOperand, form: InstructionForm): Outcome {
   const { cpu, vmx } = p;
   if (isRegisterForm(operand) || isUndefined(p)) return FAULT_UD;
   if (vmx.operation === Operation.NonRoot) return exitFrom(p, 'VMCLEAR', form);
   if (cpu.cpl > 0) return FAULT_GP0;
-  const faulted = accessFault(operand);
-  if (faulted !== undefined) return faulted;
-  const pointer = operand as bigint;
+  const pointer = readOperand(operand);
+  if (typeof pointer !== 'bigint') return pointer;
   if (!isRegionAddressValid(p, pointer)) return vmFail(p, InstructionError.VmclearInvalidAddress);
   const address = Number(pointer);
   if (address === vmx.vmxonPointer) return vmFail(p, InstructionError.VmclearVmxonPointer);

@@ -14,7 +14,7 @@ import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isUndefined, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
-import { accessFault, type InstructionForm, type SourceOperand } from './operands.ts';
+import { type InstructionForm, readOperand, type SourceOperand } from './operands.ts';
 
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
 /** Bits of a field that its width has, by slot: low and high 32. */
@@ -86,13 +86,13 @@ export function vmwrite(
   const encoding = sized(p, encodingOperand);
   const copy = accessible(p, 'VMWRITE', encoding, form);
   if ('kind' in copy) return copy;
-  const faulted = accessFault(source);
-  if (faulted !== undefined) return faulted;
+  const operand = readOperand(source);
+  if (typeof operand !== 'bigint') return operand;
   const access = accessOf(p, encoding);
   if (access < 0) return vmFail(p, InstructionError.UnsupportedField);
   if (access & ACCESS_READ_ONLY) return vmFail(p, InstructionError.VmwriteReadOnlyField);
   const slot = access >> ACCESS_SLOT_SHIFT;
-  const value = sized(p, source as bigint);
+  const value = sized(p, operand);
   if (access & ACCESS_HIGH) {
     copy.words[2 * slot + 1] = Number(value & 0xffff_ffffn);
   } else {

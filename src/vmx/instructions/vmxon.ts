@@ -8,7 +8,7 @@ import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome
 import { NO_POINTER, Operation, type VmxProcessor } from '../vmx-state.ts';
 import { isRegionAddressValid, isUndefinedInMode, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts';
 import { exitFrom } from './exits.ts';
-import { accessFault, type InstructionForm, isRegisterForm, type MemoryOperand } from './operands.ts';
+import { type InstructionForm, isRegisterForm, type MemoryOperand, readOperand } from './operands.ts';
 
 /** IA32_FEATURE_CONTROL permits VMXON (SDM §26.7). */
 function isVmxonEnabled(p: VmxProcessor): boolean {
@@ -40,9 +40,8 @@ export function vmxon(p: VmxProcessor, operand: MemoryOperand, form: Instruction
   ) {
     return FAULT_GP0;
   }
-  const faulted = accessFault(operand);
-  if (faulted !== undefined) return faulted;
-  const pointer = operand as bigint;
+  const pointer = readOperand(operand);
+  if (typeof pointer !== 'bigint') return pointer;
   if (!isRegionAddressValid(p, pointer)) return vmFailInvalid(p);
   const address = Number(pointer);
   if (cpu.memory.read32(address) !== p.capabilities.revision) return vmFailInvalid(p);

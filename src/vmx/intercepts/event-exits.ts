@@ -1,0 +1,127 @@
+/**
+ * VM exits that events cause (SDM §28.2, §30.2.2, §30.2.4): exceptions by the exception bitmap, triple
+ * faults, NMIs, external interrupts, and task switches through the IDT.
+ */
+import { EventType, eventType, eventVector, HAS_ERROR_CODE, identifyEvent } from '../../cpu/event.ts';
+import { Vector } from '../../cpu/exceptions.ts';
+import { Register } from '../../cpu/registers.ts';
+import { Field } from '../../vmcs/fields.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { controlRef, isOn } from '../effective-controls.ts';
+import { ExitReason } from '../exit/exit-reasons.ts';
+import type { ExitRequest } from '../exit/exit-request.ts';
+import { TaskSwitchSource } from '../exit/qualifications.ts';
+import type { VmxProcessor } from '../vmx-state.ts';
+
+const NMI_EXITING = controlRef('pin.nmiExiting');
+const VIRTUAL_NMIS = controlRef('pin.virtualNmis');
+const INTERRUPT_EXITING = controlRef('pin.externalInterruptExiting');
+const ACKNOWLEDGE = controlRef('exit.acknowledgeInterruptOnExit');
+const BITMAP = 2 * Field.exceptionBitmap;
+const PF_MASK = 2 * Field.pageFaultErrorCodeMask;
+const PF_MATCH = 2 * Field.pageFaultErrorCodeMatch;
+const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
+
+const copyOf = (p: VmxProcessor): ProcessorCopy => p.active.resident(p.vmx.current as ProcessorCopy);
+
+/** Whether the exception bitmap asks for an exit; of #PF its error code decides with mask and match (SDM §27.6.3). */
+function bitmapExits(copy: ProcessorCopy, vector: number, errorCode: number): boolean {
+  const bit = ((copy.words[BITMAP] as number) >>> vector) & 1;
+  if (vector !== Vector.PF) return bit === 1;
+  const matches = ((errorCode & (copy.words[PF_MASK] as number)) ^ (copy.words[PF_MATCH] as number)) === 0;
+  return (bit === 1) === matches;
+}
+
+/** The event whose delivery is under way, as exits report it (SDM §30.2.4). */
+function originalEvent(p: VmxProcessor): Pick<ExitRequest, 'originalEvent' | 'originalEventErrorCode'> {
+  const { words } = p.cpu;
+  const event = words[2 * Register.originalEvent] as number;
+  if (event === 0) return {};
+  if ((event & HAS_ERROR_CODE) === 0) return { originalEvent: event };
+  return {
+    originalEvent: event,
+    originalEventErrorCode: words[2 * Register.originalEventErrorCode] as number,
+  };
+}
+
+/** Length of the instruction that caused the event whose delivery is under way: INT n, INT1, INT3, INTO. */
+function originalLength(p: VmxProcessor): Pick<ExitRequest, 'instructionLength'> {
+  const { words } = p.cpu;
+  const event = words[2 * Register.originalEvent] as number;
+  if (event === 0 || eventType(event) < EventType.SoftwareInterrupt) return {};
+  return { instructionLength: words[2 * Register.originalEventLength] as number };
+}
+
+/** The exit of an exception, INT1, INT3 or INTO, or undefined if it is delivered. */
+export function exceptionExit(
+  p: VmxProcessor,
+  event: number,
+  errorCode: number,
+  instructionLength: number,
+): ExitRequest | undefined {
+  const type = eventType(event);
+  if (
+    type !== EventType.HardwareException &&
+    type !== EventType.SoftwareException &&
+    type !== EventType.PrivilegedSoftwareException
+  ) {
+    return undefined;
+  }
+  const vector = eventVector(event);
+  if (!bitmapExits(copyOf(p), vector, errorCode)) return undefined;
+  const { cpu } = p;
+  const isHardware = type === EventType.HardwareException;
+  const request: ExitRequest = {
+    reason: ExitReason.ExceptionOrNmi,
+    event: event >>> 0,
+    ...((event & HAS_ERROR_CODE) !== 0 && { eventErrorCode: errorCode }),
+    ...(isHardware && vector === Vector.PF && { qualification: cpu.quads[Register.faultAddress] as bigint }),
+    ...(vector === Vector.DB && {
+      qualification: BigInt(isHardware ? (cpu.words[2 * Register.debugCauses] as number) : 0),
+    }),
+    ...(isHardware ? originalLength(p) : { instructionLength }),
+    ...(vector !== Vector.DF && originalEvent(p)),
+  };
+  return request;
+}
+
+export const TRIPLE_FAULT: ExitRequest = Object.freeze({ reason: ExitReason.TripleFault });
+
+/** The exit of a task switch through a task gate of the IDT to the TSS of `selector`. */
+export function taskGateExit(p: VmxProcessor, selector: number): ExitRequest {
+  return {
+    reason: ExitReason.TaskSwitch,
+    qualification: BigInt((selector | (TaskSwitchSource.IdtGate << 30)) >>> 0),
+    ...originalEvent(p),
+    ...originalLength(p),
+  };
+}
+
+const NMI_EXIT: ExitRequest = Object.freeze({
+  reason: ExitReason.ExceptionOrNmi,
+  event: identifyEvent(EventType.Nmi, Vector.NMI) >>> 0,
+});
+
+/** The exit of an NMI, or undefined without "NMI exiting". */
+export function nmiExit(p: VmxProcessor): ExitRequest | undefined {
+  return isOn(copyOf(p), p.capabilities, NMI_EXITING) ? NMI_EXIT : undefined;
+}
+
+/** The exit of an external interrupt, which it acknowledges if the exit controls say so; or undefined. */
+export function externalInterruptExit(p: VmxProcessor): ExitRequest | undefined {
+  const copy = copyOf(p);
+  if (!isOn(copy, p.capabilities, INTERRUPT_EXITING)) return undefined;
+  if (!isOn(copy, p.capabilities, ACKNOWLEDGE)) return { reason: ExitReason.ExternalInterrupt };
+  const vector = p.cpu.interrupts.acknowledge();
+  return {
+    reason: ExitReason.ExternalInterrupt,
+    event: identifyEvent(EventType.ExternalInterrupt, vector) >>> 0,
+  };
+}
+
+/** IRET: ends blocking by NMI without "NMI exiting", virtual-NMI blocking with "virtual NMIs" (SDM §28.3). */
+export function iretUnblocks(p: VmxProcessor): void {
+  const copy = copyOf(p);
+  if (!isOn(copy, p.capabilities, NMI_EXITING)) p.cpu.i32[BLOCKING_BY_NMI] = 0;
+  else if (isOn(copy, p.capabilities, VIRTUAL_NMIS)) p.vmx.virtualNmiBlocking = false;
+}

@@ -1,0 +1,131 @@
+/**
+ * Answers the questions of an executing processor (cpu/vmx-port.ts) with the VT-x unit and, in VMX
+ * non-root operation, with the rules of `intercepts/`. Exits that rules ask for are performed here.
+ */
+import { Attention } from '../cpu/attention.ts';
+import { deliverInjected } from '../cpu/events.ts';
+import type { Instruction, Next } from '../cpu/instruction.ts';
+import type { Enabling, Intercept, VmxInstruction } from '../cpu/intercept.ts';
+import type { MsrAccess } from '../cpu/msr-catalogue.ts';
+import type { Processor } from '../cpu/processor.ts';
+import { Register } from '../cpu/registers.ts';
+import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
+import type { ExitRequest } from './exit/exit-request.ts';
+import { executeDecoded } from './instructions/decoded.ts';
+import * as events from './intercepts/event-exits.ts';
+import { NonRootOperation } from './intercepts/non-root.ts';
+import type { VmxUnit } from './vmx-unit.ts';
+
+const ATTENTION = 2 * Register.attention;
+
+export class UnitPort implements VmxPort {
+  private readonly unit: VmxUnit;
+  private readonly nonRoot: NonRootOperation;
+  /** The exit that an instruction was answered with. */
+  private pending: ExitRequest | undefined = undefined;
+
+  constructor(unit: VmxUnit) {
+    this.unit = unit;
+    this.nonRoot = new NonRootOperation(unit);
+  }
+
+  capabilityMsr(index: number): bigint | undefined {
+    return this.unit.capabilityMsr(index);
+  }
+
+  allowsControlRegister(register: 'CR0' | 'CR4', value: bigint): boolean {
+    return this.unit.allowsControlRegister(register, value);
+  }
+
+  allowsRtitCtlWrite(): boolean {
+    return this.unit.allowsRtitCtlWrite();
+  }
+
+  intercepts(i: Instruction, cause: Intercept, a: number, b: number): boolean {
+    this.pending = this.nonRoot.exitOf(i, cause, a, b);
+    return this.pending !== undefined;
+  }
+
+  exitPending(): void {
+    const { pending } = this;
+    this.pending = undefined;
+    if (pending !== undefined) this.unit.perform(pending);
+  }
+
+  enables(enabling: Enabling): boolean {
+    return this.nonRoot.enables(enabling);
+  }
+
+  execute(_cpu: Processor, instruction: VmxInstruction, i: Instruction): Next {
+    return executeDecoded(this.unit, instruction, i);
+  }
+
+  visibleControlRegister(register: 'CR0' | 'CR4'): bigint {
+    return this.nonRoot.visibleControlRegister(register);
+  }
+
+  writtenControlRegister(register: 'CR0' | 'CR4', source: bigint): bigint {
+    return this.nonRoot.writtenControlRegister(register, source);
+  }
+
+  visibleTsc(tsc: bigint): bigint {
+    return this.nonRoot.visibleTsc(tsc);
+  }
+
+  physicalDelay(virtual: bigint): bigint {
+    return this.nonRoot.physicalDelay(virtual);
+  }
+
+  readSpecialMsr(index: number): bigint | undefined {
+    return this.nonRoot.readSpecialMsr(index);
+  }
+
+  writeSpecialMsr(index: number, value: bigint): MsrAccess | undefined {
+    return this.nonRoot.writeSpecialMsr(index, value);
+  }
+
+  // Events.
+
+  private performs(request: ExitRequest | undefined): boolean {
+    if (request === undefined) return false;
+    this.unit.perform(request);
+    return true;
+  }
+
+  exitsOnEvent(event: number, errorCode: number, instructionLength: number): boolean {
+    return this.performs(events.exceptionExit(this.unit, event, errorCode, instructionLength));
+  }
+
+  exitsOnTripleFault(): boolean {
+    return this.performs(events.TRIPLE_FAULT);
+  }
+
+  exitsOnTaskSwitch(selector: number): boolean {
+    return this.performs(events.taskGateExit(this.unit, selector));
+  }
+
+  exitsOnNmi(): boolean {
+    return this.performs(events.nmiExit(this.unit));
+  }
+
+  exitsOnExternalInterrupt(): boolean {
+    return this.performs(events.externalInterruptExit(this.unit));
+  }
+
+  /** The event that VM entry injected comes before all others (SDM §29.6, §29.7). */
+  exitsAtBoundary(stage: BoundaryStage): boolean {
+    if (stage !== BoundaryStage.BeforeTraps) return false;
+    const { vmx, cpu } = this.unit;
+    const { injectedEvent } = vmx;
+    cpu.i32[ATTENTION] = (cpu.i32[ATTENTION] as number) & ~Attention.Vmx;
+    if (injectedEvent === undefined) return false;
+    const { identification, errorCode, instructionLength } = injectedEvent;
+    deliverInjected(cpu, identification | 0, errorCode, instructionLength);
+    if (cpu.nonRoot) vmx.injectedEvent = undefined;
+    return true;
+  }
+
+  iretUnblocksNmi(): void {
+    events.iretUnblocks(this.unit);
+  }
+}
