@@ -54,6 +54,7 @@ const RFLAGS_LOW = 2 * Register.RFLAGS;
 const CS_RIGHTS = 2 * Register['CS.accessRights'];
 const ATTENTION = 2 * Register.attention;
 const CR4_LOW = 2 * Register.CR4;
+const NMI_PENDING = 2 * Register.nmiPending;
 const SS_RIGHTS = 2 * Register['SS.accessRights'];
 
 /** `address` is physical; `bytes` are those of a store. */
@@ -256,6 +257,12 @@ export class Processor {
   requestStop(): void {
     this.stopRequested = true;
     this.requestAttention();
+  }
+
+  /** An NMI arrives; it is held until it can be taken. */
+  requestNmi(): void {
+    this.i32[NMI_PENDING] = 1;
+    this.requestAttention(Attention.Event);
   }
 
   /** RDMSR at CPL 0: the value, or undefined for #GP(0). */

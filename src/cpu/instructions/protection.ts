@@ -1,9 +1,9 @@
-/** What software may ask of descriptors (SDM vol. 2: LAR, LSL, VERR/VERW, ARPL). */
+/** What software may ask of descriptors (SDM vol. 2: LAR, LSL, VERR/VERW). */
 import { Descriptor, Found, isNull, lookUp, Rights, SystemType } from '../descriptor.ts';
 import { raise, Vector } from '../exceptions.ts';
 import { replaceFlags } from '../flags.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
-import { load, store } from '../memory-access.ts';
+import { load } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND, operandAddress } from '../operand-forms.ts';
@@ -84,22 +84,9 @@ function verify(allows: () => boolean): Execute {
 const verr = verify(() => !descriptor.isCode || (descriptor.rights & Rights.WritableOrReadable) !== 0);
 const verw = verify(() => descriptor.isWritableData);
 
-const arpl: Execute = (cpu, i) => {
-  if (hasRealSegments(cpu)) return raise(cpu, Vector.UD);
-  if (i.hasMemory && !(operandAddress(cpu, i, 2, Access.Write) && load(cpu, MEMORY_OPERAND, 2)))
-    return Next.Fault;
-  const selector = cpu.u16[i.d >> 1] as number;
-  const rpl = (cpu.u16[i.s >> 1] as number) & 3;
-  if ((selector & 3) >= rpl) return finish(cpu, false);
-  cpu.u16[i.d >> 1] = (selector & ~3) | rpl;
-  if (i.hasMemory && !store(cpu, MEMORY_OPERAND, 2)) return Next.Fault;
-  return finish(cpu, true);
-};
-
 export const PROTECTION_ROWS: readonly OpcodeRow[] = [
   { opcode: '0F 00 /4', mnemonic: 'VERR', operands: 'Ew!', execute: verr },
   { opcode: '0F 00 /5', mnemonic: 'VERW', operands: 'Ew!', execute: verw },
   { opcode: '0F 02', mnemonic: 'LAR', operands: 'Gv Ew!', execute: lar },
   { opcode: '0F 03', mnemonic: 'LSL', operands: 'Gv Ew!', execute: lsl },
-  { opcode: '63', mnemonic: 'ARPL', operands: 'Ew! Gw', execute: arpl, mode: 'no64' },
 ];
