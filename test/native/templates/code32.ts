@@ -60,9 +60,9 @@ function bound(c: CaseBuilder): void {
   c.setValue({ register: reg }, size, low + BigInt(c.random.below(24) - 2));
 }
 
-/** Whether memory is accessed for reading first is not said: no faults. */
+/** Whether memory that stays the same is accessed for writing is not said: no faults, no override by CS. */
 function arpl(c: CaseBuilder): void {
-  c.emit({ opcode: [0x63], reg: c.register(), rm: c.operand(16, { valid: true }) });
+  c.emit({ opcode: [0x63], reg: c.register(), rm: c.operand(16, { valid: true }), redundant: 'none' });
 }
 
 function popSegment(c: CaseBuilder): void {

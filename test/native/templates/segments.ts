@@ -83,11 +83,11 @@ function farIndirect(c: CaseBuilder): void {
   if (isMemory(rm)) setSelector(c, { ...rm, address: rm.address + BigInt(bytes) }, codeSelector(c));
 }
 
+/** In what order the frame and the stack beyond it are read differs between processors: no faults there. */
 function farReturn(c: CaseBuilder): void {
-  c.stackEdges();
   const size = c.wideSize();
   const bytes = size / 8;
-  const release = c.random.pick([0, 8, 3, 0xffff]);
+  const release = c.random.pick([0, 8, 3, 16]);
   if (c.random.chance(50)) c.emit({ opcode: [0xcb], size, redundant: 'segment' });
   else c.emit({ opcode: [0xca], size, immediate: littleEndian(release, 2), redundant: 'segment' });
   const frame = [...littleEndian(canonical(c), bytes), ...littleEndian(codeSelector(c), 2)];
