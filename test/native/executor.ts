@@ -30,7 +30,7 @@ const WITH_ERROR_CODE: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17,
 const PAGE_FAULT = 14;
 /** Access rights of a segment register that holds a null selector. */
 const UNUSABLE = 1n << 16n;
-const SHUTDOWN = 2n;
+const ACTIVE = 0n;
 
 const Physical = {
   pml4: 0x1000,
@@ -205,17 +205,6 @@ export function createExecutor(): ExecuteCase {
     };
   }
 
-  function undelivered(): Fault {
-    cpu.set('activityState', 0n);
-    cpu.processor.i32[2 * Register.attention] = 0;
-    const vector = Number((quads[Register.fault] as bigint) & 0xffn);
-    return {
-      vector,
-      error: WITH_ERROR_CODE.has(vector) ? Number((quads[Register.faultErrorCode] as bigint) & 0xffffn) : 0,
-      address: vector === PAGE_FAULT ? (quads[Register.faultAddress] as bigint) : 0n,
-    };
-  }
-
   function changed(before: Uint8Array): Map<number, number> {
     const changes = new Map<number, number>();
     for (const [page, start] of [
@@ -240,17 +229,8 @@ export function createExecutor(): ExecuteCase {
     while (c.repeats && cpu.get('RIP') === start && cpu.cpl === 3 && ++steps < STEPS_LIMIT);
     const fx = c.fx ? saveFx(cpu.processor, c.fx) : undefined;
     const changes = changed(before);
-    // A fault that the processor could not deliver: it is read from where it was raised.
-    if (cpu.get('activityState') === SHUTDOWN) {
-      const fault = undelivered();
-      return {
-        fault,
-        rip: cpu.get('RIP'),
-        rflags: Number(cpu.get('RFLAGS')),
-        gprs: quads.slice(0, 16),
-        fx,
-        changes,
-      };
+    if (cpu.get('activityState') !== ACTIVE) {
+      throw new Error(`${c.template}, seed ${c.seed.toString(16)}: the processor did not deliver a fault`);
     }
     if (cpu.cpl === 3) {
       const gprs = quads.slice(0, 16);
