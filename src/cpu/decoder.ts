@@ -7,6 +7,7 @@ import type { CpuidFeatures } from './cpuid.ts';
 import { Instruction, Segment } from './instruction.ts';
 import { type CompiledRow, type OpcodeIndex, OpcodeMap, type Operand, Prefix } from './opcode-index.ts';
 import {
+  behind,
   DESTINATION_OPERAND,
   formOf,
   IMMEDIATE_OPERAND,
@@ -297,6 +298,7 @@ export class Decoder {
     }
     i.operate = operate;
     i.run = formOf(operate, use, hasImmediate);
+    if (row.row.guard !== undefined) i.run = behind(row.row.guard, i.run);
     if ((row.vex || row.row.protectedMode === true) && this.codeBits !== 64) {
       i.run = onlyInProtectedMode(i.run);
     }

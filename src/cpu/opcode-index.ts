@@ -242,6 +242,9 @@ const BYTES: Readonly<Record<string, number>> = {
   sd: 8,
 };
 
+/** Types of 16 bytes that have to be aligned in memory. */
+const ALIGNED_TYPES: ReadonlySet<string> = new Set(['dq', 'ps', 'pd']);
+
 function parseOperand(text: string): Operand {
   const plain = {
     bytes: 0,
@@ -268,7 +271,10 @@ function parseOperand(text: string): Operand {
   const isRegisterOrMemory = 'EMWQO'.includes(kind);
   let use: MemoryUse = 'none';
   if (isRegisterOrMemory && type !== '' && suffix !== '!') {
-    use = suffix === '+' ? 'modify' : suffix === '=' ? 'write' : 'read';
+    const aligned = ALIGNED_TYPES.has(type);
+    if (suffix === '+') use = 'modify';
+    else if (suffix === '=') use = aligned ? 'writeAligned' : 'write';
+    else use = aligned ? 'readAligned' : 'read';
   }
   const baseType = type === 'bs' ? 'b' : type;
   return {

@@ -12,6 +12,7 @@ import { EXCHANGE_ROWS } from './instructions/exchange.ts';
 import { FAR_TRANSFER_ROWS } from './instructions/far-transfers.ts';
 import { FAST_SYSTEM_CALL_ROWS } from './instructions/fast-system-calls.ts';
 import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
+import { FLOATING_POINT_ROWS } from './instructions/floating-point.ts';
 import { INTERRUPT_FLAG_ROWS } from './instructions/interrupt-flag.ts';
 import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
@@ -39,6 +40,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...DESCRIPTOR_TABLE_ROWS,
   ...EXCHANGE_ROWS,
   ...FLAG_CONTROL_ROWS,
+  ...FLOATING_POINT_ROWS,
   ...MISCELLANEOUS_ROWS,
   ...MOVE_ROWS,
   ...MULTIPLY_DIVIDE_ROWS,

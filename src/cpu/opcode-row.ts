@@ -18,7 +18,8 @@ export interface SizedExecute {
  * V, W, P, Q, N, U, B, H, A) and type (b, w, d, q, v, y, z, dq, x, …), or a fixed register (`AL`,
  * `rAX` for the operand size, `CL`, `DX`, `1`, `ES`…), or `Z` + type for a register in the opcode
  * byte. `E` operands say how memory is used: nothing reads, `+` reads and writes, `=` writes; `!`
- * leaves the access to the operation.
+ * leaves the access to the operation. An operand in memory of 16 bytes has to be aligned if its type is
+ * `dq`, `ps` or `pd`, not if it is `x`.
  */
 export type OperandNotation = string;
 
@@ -33,6 +34,8 @@ export interface OpcodeRow {
   readonly operands: string;
   /** What executes it; undefined where the instruction is known but not modelled (#UD, and reported). */
   readonly execute: Execute | SizedExecute | undefined;
+  /** Asked before operands in memory are accessed; anything but Next.Sequential ends the instruction. */
+  readonly guard?: Execute;
   /** `no64`: invalid in 64-bit mode; `only64`: invalid elsewhere. */
   readonly mode?: 'no64' | 'only64';
   /** `d64`: operand size 64 by default in 64-bit mode; `f64`: always there; prefix 66 then has no effect. */

@@ -3,7 +3,7 @@
  * T1. One function a combination, chosen when the instruction is decoded.
  */
 import { effectiveAddress, linearise } from './addressing.ts';
-import { raise, Vector } from './exceptions.ts';
+import { raise, raiseWithCode, Vector } from './exceptions.ts';
 import type { Execute, Instruction } from './instruction.ts';
 import { Next } from './instruction.ts';
 import { load, probeStore, store } from './memory-access.ts';
@@ -22,7 +22,7 @@ export const DESTINATION_OPERAND = 8 * Register.T2;
 export const IMMEDIATE_OPERAND = 8 * Register.T1;
 
 /** What an instruction does with its operand in memory. */
-export type MemoryUse = 'none' | 'read' | 'modify' | 'write';
+export type MemoryUse = 'none' | 'read' | 'modify' | 'write' | 'readAligned' | 'writeAligned';
 
 /** The linear address of the memory operand into the slot `linear`, checked for `bytes` bytes. */
 export function operandAddress(cpu: Processor, i: Instruction, bytes: number, access: Access): boolean {
@@ -47,6 +47,33 @@ function readingWithImmediate(cpu: Processor, i: Instruction): Next {
   if (!operandAddress(cpu, i, i.memoryBytes, Access.Read)) return Next.Fault;
   if (!load(cpu, MEMORY_OPERAND, i.memoryBytes)) return Next.Fault;
   return withImmediate(cpu, i);
+}
+
+/** As {@link operandAddress} of 16 bytes, which have to be aligned. */
+export function alignedAddress(cpu: Processor, i: Instruction, access: Access): boolean {
+  if (!operandAddress(cpu, i, 16, access)) return false;
+  if (((cpu.i32[LINEAR] as number) & 15) === 0) return true;
+  raiseWithCode(cpu, Vector.GP, 0);
+  return false;
+}
+
+function readingAligned(cpu: Processor, i: Instruction): Next {
+  if (!alignedAddress(cpu, i, Access.Read)) return Next.Fault;
+  if (!load(cpu, MEMORY_OPERAND, 16)) return Next.Fault;
+  return i.operate(cpu, i);
+}
+
+function readingAlignedWithImmediate(cpu: Processor, i: Instruction): Next {
+  if (!alignedAddress(cpu, i, Access.Read)) return Next.Fault;
+  if (!load(cpu, MEMORY_OPERAND, 16)) return Next.Fault;
+  return withImmediate(cpu, i);
+}
+
+function writingAligned(cpu: Processor, i: Instruction): Next {
+  const next = i.operate(cpu, i);
+  if (next !== Next.Sequential) return next;
+  if (!alignedAddress(cpu, i, Access.Write)) return Next.Fault;
+  return store(cpu, MEMORY_OPERAND, 16) ? next : Next.Fault;
 }
 
 /** The store cannot fault after the probe, so that the operation may have changed registers and flags. */
@@ -83,7 +110,28 @@ const FORMS: Record<MemoryUse, readonly [Execute | undefined, Execute]> = {
   read: [reading, readingWithImmediate],
   modify: [modifying, modifyingWithImmediate],
   write: [writing, writingWithImmediate],
+  readAligned: [readingAligned, readingAlignedWithImmediate],
+  writeAligned: [writingAligned, writingWithImmediate],
 };
+
+function guarded(guard: Execute, form: Execute): Execute {
+  return (cpu, i) => {
+    const next = guard(cpu, i);
+    return next === Next.Sequential ? form(cpu, i) : next;
+  };
+}
+
+/** Forms behind a guard, by guard and form: as many as there are rows. */
+const GUARDED = new Map<Execute, Map<Execute, Execute>>();
+
+/** `form` behind `guard`. */
+export function behind(guard: Execute, form: Execute): Execute {
+  const forms = GUARDED.get(guard) ?? new Map<Execute, Execute>();
+  GUARDED.set(guard, forms);
+  const known = forms.get(form) ?? guarded(guard, form);
+  forms.set(form, known);
+  return known;
+}
 
 /** What runs an instruction whose operation is `operate`. */
 export function formOf(operate: Execute, use: MemoryUse, hasImmediate: boolean): Execute {

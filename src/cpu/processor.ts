@@ -80,6 +80,9 @@ export class Processor {
   readonly i32: Int32Array;
   readonly u16: Uint16Array;
   readonly u8: Uint8Array;
+  /** The same bytes as floating-point numbers. */
+  readonly f32: Float32Array;
+  readonly f64: Float64Array;
   readonly tlb: Tlb;
   readonly translations = new TranslationCache();
   /** VPID of translations: 0 but in VMX non-root operation with "enable VPID". */
@@ -136,6 +139,8 @@ export class Processor {
     this.i32 = this.file;
     this.u16 = new Uint16Array(buffer, start, 4 * REGISTER_COUNT);
     this.u8 = new Uint8Array(buffer, start, 8 * REGISTER_COUNT);
+    this.f32 = new Float32Array(buffer, start, 2 * REGISTER_COUNT);
+    this.f64 = new Float64Array(buffer, start, REGISTER_COUNT);
     this.quads = new BigUint64Array(buffer, start, REGISTER_COUNT);
     this.tlb = new Tlb(buffer, (within ? at : 0) + STATE_LAYOUT.tlb);
     this.reset();

@@ -1,0 +1,19 @@
+/** Every row of x87, MMX and SSE instructions, and of what saves their state. */
+import type { OpcodeRow } from '../opcode-row.ts';
+import { FXSAVE_ROWS } from './fxsave.ts';
+import { MMX_ROWS } from './mmx.ts';
+import { PACKED_ARITHMETIC_ROWS } from './packed-arithmetic.ts';
+import { PACKED_SHIFT_ROWS } from './packed-shift.ts';
+import { PACKED_SHUFFLE_ROWS } from './packed-shuffle.ts';
+import { VECTOR_LOGIC_ROWS } from './vector-logic.ts';
+import { VECTOR_MOVE_ROWS } from './vector-move.ts';
+
+export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
+  ...FXSAVE_ROWS,
+  ...MMX_ROWS,
+  ...PACKED_ARITHMETIC_ROWS,
+  ...PACKED_SHIFT_ROWS,
+  ...PACKED_SHUFFLE_ROWS,
+  ...VECTOR_LOGIC_ROWS,
+  ...VECTOR_MOVE_ROWS,
+];
