@@ -8,7 +8,7 @@ const FTW = 2 * Register.FTW;
 const TOP = 7 << 11;
 const ALL_ONES = 0xffff;
 
-/** Every MMX instruction but EMMS: TOP becomes 0, and all registers are marked as in use. */
+/** Every MMX instruction: TOP becomes 0, and all registers are marked as in use (EMMS then marks them empty). */
 export function enterMmx(cpu: Processor): void {
   cpu.i32[FSW] = (cpu.i32[FSW] as number) & ~TOP;
   cpu.i32[FTW] = 0;

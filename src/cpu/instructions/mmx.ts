@@ -54,6 +54,7 @@ const maskmovq: Execute = (cpu, i) => {
 };
 
 const emms: Execute = (cpu) => {
+  enterMmx(cpu);
   cpu.i32[FTW] = ALL_EMPTY;
   return Next.Sequential;
 };

@@ -4,8 +4,7 @@ import { bothRows, byBytes, byDoublewords, byWords, type PackedOperation } from 
 
 const signed8 = (a: number) => (a << 24) >> 24;
 const signed16 = (a: number) => (a << 16) >> 16;
-const clamp = (value: number, least: number, most: number) =>
-  value < least ? least : value > most ? most : value;
+const clamp = (value: number, least: number, most: number) => Math.min(Math.max(value, least), most);
 
 const addQuads: PackedOperation = ({ quads }, d, s, bytes) => {
   for (let n = 0; n < bytes >> 3; n++)
