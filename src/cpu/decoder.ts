@@ -169,7 +169,9 @@ export class Decoder {
     }
     const i = new Instruction(row.row, this.opcodes.undefinedOpcode);
     i.w = w;
-    i.vvvv = vex === 0 ? 0 : (~vexByte >> 3) & (is64 ? 15 : 7);
+    const vvvv = vex === 0 ? 0 : (~vexByte >> 3) & 15;
+    // Outside 64-bit code there are eight registers, and the highest bit counts only where none is named.
+    i.vvvv = is64 ? vvvv : vvvv & 7;
     i.vectorLength = (vexByte >> 2) & 1;
     i.repeat = row.row.repeat === undefined ? 0 : repeat;
     i.lock = lock;
@@ -182,7 +184,7 @@ export class Decoder {
     this.operands(i, row);
     i.length = this.at;
     if (this.short) return i;
-    return this.allowed(i, row, lock, vex) ? i : this.undefinedOpcode();
+    return this.allowed(i, row, lock, vvvv) ? i : this.undefinedOpcode();
   }
 
   /** C4 and C5 are VEX prefixes in 64-bit code, and elsewhere if what follows cannot be ModR/M of LES and LDS. */
@@ -209,9 +211,11 @@ export class Decoder {
     return (this.codeBits === 32) === prefix ? 16 : 32;
   }
 
-  private allowed(i: Instruction, row: CompiledRow, lock: boolean, vex: number): boolean {
+  private allowed(i: Instruction, row: CompiledRow, lock: boolean, vvvv: number): boolean {
     if (lock && !(row.row.lock === true && i.hasMemory)) return false;
-    if (vex !== 0 && !row.usesVvvv && i.vvvv !== 0) return false;
+    if (!row.usesVvvv && vvvv !== 0) return false;
+    if (row.writesSegment && i.reg === Segment.CS) return false;
+    if (row.namesSegment && i.reg > Segment.GS) return false;
     return row.row.feature === undefined || row.row.feature(this.features);
   }
 
@@ -219,6 +223,7 @@ export class Decoder {
     const byte = this.next8();
     i.mod = byte >> 6;
     i.reg = ((byte >> 3) & 7) | ((this.rex & 4) << 1);
+    if (row.namesSegment) i.reg &= 7;
     i.rm = (byte & 7) | ((this.rex & 1) << 3);
     i.segment = Segment.DS;
     if (i.mod !== 3 && !row.registerOnly) {

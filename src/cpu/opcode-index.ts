@@ -50,6 +50,9 @@ export interface CompiledRow {
   readonly opcodeRegister: number;
   readonly isByte: boolean;
   readonly usesVvvv: boolean;
+  /** `reg` of ModR/M is a segment register, and the first operand. */
+  readonly namesSegment: boolean;
+  readonly writesSegment: boolean;
   /** The operand size is 32 or 64, never 16. */
   readonly atLeast32: boolean;
   /** Conditions; −1 for none. */
@@ -99,8 +102,10 @@ export class Candidates {
   }
 }
 
+/** Number of conditions; a mandatory prefix goes before all others. */
 function conditions(row: CompiledRow): number {
-  return [row.prefix, row.digit, row.mod, row.rm, row.rexB, row.vexL, row.vexW].filter((c) => c >= 0).length;
+  const others = [row.digit, row.mod, row.rm, row.rexB, row.vexL, row.vexW].filter((c) => c >= 0).length;
+  return (row.prefix >= 0 ? 10 : 0) + others;
 }
 
 export class OpcodeIndex {
@@ -208,6 +213,8 @@ function compileRow(row: OpcodeRow): { key: number; compiled: CompiledRow }[] {
     opcodeRegister: -1,
     isByte: sized !== undefined && sized.type === 'b' && 'EGZXYOfixedR'.includes(sized.kind),
     usesVvvv: operands.some((o) => o.kind === 'B' || o.kind === 'H'),
+    namesSegment: operands.some((o) => o.kind === 'S'),
+    writesSegment: operands[0]?.kind === 'S',
     atLeast32: operands.some((o) => o.type === 'y') && !operands.some((o) => o.type === 'v'),
     digit,
     mod,

@@ -58,6 +58,6 @@ export const FAR_TRANSFER_ROWS: readonly OpcodeRow[] = [
     execute: (cpu, i) => farReturn(cpu, i, i.immediate & 0xffff),
     ...ends,
   },
-  { opcode: 'CF', mnemonic: 'IRET', operands: '', execute: interruptReturn, ...ends },
+  { opcode: 'CF', mnemonic: 'IRET/IRETD/IRETQ', operands: '', execute: interruptReturn, ...ends },
   { opcode: '0F AA', mnemonic: 'RSM', operands: '', execute: rsm, ...ends },
 ];

@@ -63,10 +63,11 @@ const flushLine: Execute = (cpu, i) => {
   return translate(cpu, lo, hi, Access.Read << cpu.accessClass) < 0 ? Next.Fault : Next.Sequential;
 };
 
-const hint = (opcode: string, mnemonic: string): OpcodeRow => ({
+/** An opcode reserved for hints: with whatever operands, it does nothing. */
+const hint = (opcode: string): OpcodeRow => ({
   opcode,
-  mnemonic,
-  operands: 'Ev!',
+  mnemonic: 'NOP',
+  operands: 'Ev! Gv',
   execute: nop,
 });
 const prefetch = (opcode: string, mnemonic: string): OpcodeRow => ({
@@ -83,14 +84,16 @@ export const MISCELLANEOUS_ROWS: readonly OpcodeRow[] = [
   { opcode: '0F 0B', mnemonic: 'UD2', operands: '', execute: ud },
   { opcode: '0F B9', mnemonic: 'UD1', operands: 'Gv Ev!', execute: ud },
   { opcode: '0F FF', mnemonic: 'UD0', operands: 'Gv Ev!', execute: ud },
-  ...['18', '19', '1A', '1B', '1C', '1D', '1E', '1F'].map((byte) => hint(`0F ${byte}`, 'NOP')),
-  hint('0F 0D', 'NOP'),
+  ...['0D', '18', '19', '1A', '1B', '1C', '1D', '1E', '1F'].map((byte) => hint(`0F ${byte}`)),
+  { opcode: '0F 1F /0', mnemonic: 'NOP', operands: 'Ev!', execute: nop },
   prefetch('0F 0D /1', 'PREFETCHW'),
   prefetch('0F 0D /2', 'PREFETCHWT1'),
   prefetch('0F 18 /0', 'PREFETCHNTA'),
   prefetch('0F 18 /1', 'PREFETCHT0'),
   prefetch('0F 18 /2', 'PREFETCHT1'),
   prefetch('0F 18 /3', 'PREFETCHT2'),
+  prefetch('0F 18 /6', 'PREFETCHIT1'),
+  prefetch('0F 18 /7', 'PREFETCHIT0'),
   prefetch('NP 0F 1C /0', 'CLDEMOTE'),
   { opcode: 'F3 0F 1E /7 mod=3 rm=2', mnemonic: 'ENDBR64', operands: '', execute: nop },
   { opcode: 'F3 0F 1E /7 mod=3 rm=3', mnemonic: 'ENDBR32', operands: '', execute: nop },

@@ -21,19 +21,6 @@ const SP = 4;
 
 const pushOperand: Execute = (cpu, i) => (push(cpu, i.d, i.operandBits >> 3) ? Next.Sequential : Next.Fault);
 
-const SELECTORS = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map((s) => 8 * Register[`${s}.selector`]);
-
-/** With 32 bits, only the 16 of the selector are stored, as recent processors do; with 64 it is zero-extended. */
-function pushSegment(segment: Segment): Execute {
-  const selector = SELECTORS[segment] as number;
-  return (cpu, i) => {
-    const bytes = i.operandBits >> 3;
-    if (!storeStack(cpu, -bytes, selector, bytes === 4 ? 2 : bytes)) return Next.Fault;
-    adjustStackPointer(cpu, -bytes);
-    return Next.Sequential;
-  };
-}
-
 /** RSP moves before the register is written: POP RSP leaves what was popped. */
 const popRegister: Execute = (cpu, i) => {
   if (!pop(cpu, T0, i.operandBits >> 3)) return Next.Fault;
@@ -159,12 +146,6 @@ export const PUSH_POP_ROWS: readonly OpcodeRow[] = [
   { opcode: '6A', mnemonic: 'PUSH', operands: 'Ibs', execute: pushOperand, size: 'd64' },
   { opcode: 'FF /6', mnemonic: 'PUSH', operands: 'Ev', execute: pushOperand, size: 'd64' },
   { opcode: '8F /0', mnemonic: 'POP', operands: 'Ev!', execute: popOperand, size: 'd64' },
-  { opcode: '06', mnemonic: 'PUSH', operands: 'ES', execute: pushSegment(Segment.ES), mode: 'no64' },
-  { opcode: '0E', mnemonic: 'PUSH', operands: 'CS', execute: pushSegment(Segment.CS), mode: 'no64' },
-  { opcode: '16', mnemonic: 'PUSH', operands: 'SS', execute: pushSegment(Segment.SS), mode: 'no64' },
-  { opcode: '1E', mnemonic: 'PUSH', operands: 'DS', execute: pushSegment(Segment.DS), mode: 'no64' },
-  { opcode: '0F A0', mnemonic: 'PUSH', operands: 'FS', execute: pushSegment(Segment.FS), size: 'd64' },
-  { opcode: '0F A8', mnemonic: 'PUSH', operands: 'GS', execute: pushSegment(Segment.GS), size: 'd64' },
   { opcode: '60', mnemonic: 'PUSHA/PUSHAD', operands: '', execute: pusha, mode: 'no64' },
   { opcode: '61', mnemonic: 'POPA/POPAD', operands: '', execute: popa, mode: 'no64' },
   { opcode: 'C8', mnemonic: 'ENTER', operands: 'Iw Ib2', execute: enter, size: 'd64' },

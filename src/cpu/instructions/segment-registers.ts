@@ -57,11 +57,12 @@ const movFromSegment: Execute = (cpu, i) => {
   return Next.Sequential;
 };
 
-/** Of a wider item only the selector is written (SDM vol. 2B, PUSH: 16-bit move). */
+/** Of 32 bits only the selector is written (SDM vol. 2B, PUSH: 16-bit move); to 64 it is zero-extended. */
 const pushSegment: Execute = (cpu, i) => {
   const bytes = i.operandBits >> 3;
   cpu.i32[T2_WORD] = selectorOf(cpu, i.d);
-  if (!storeStack(cpu, -bytes, T2, 2)) return Next.Fault;
+  cpu.i32[T2_WORD + 1] = 0;
+  if (!storeStack(cpu, -bytes, T2, bytes === 4 ? 2 : bytes)) return Next.Fault;
   adjustStackPointer(cpu, -bytes);
   return Next.Sequential;
 };

@@ -23,6 +23,7 @@ describe('PUSH', () => {
   ] as const)('%i-bit %s', (bits, code, bytes, value) => {
     const one = new SingleInstruction({ bits });
     one.store(DATA, 8, 0xcafe_babe_dead_beefn);
+    one.store(STACK - 8, 8, 0xaaaa_aaaa_aaaa_aaaan);
     one.run(code, { RSP: BigInt(STACK), RBX: 0x1122334455667788n, R8: 0x8888n, 'FS.selector': 0x53n });
     expect(one.get('RSP')).toBe(BigInt(STACK - bytes));
     expect(one.value(STACK - bytes, bytes)).toBe(value);
