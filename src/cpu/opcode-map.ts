@@ -4,6 +4,8 @@ import type { Instruction, Next } from './instruction.ts';
 import { ARITHMETIC_ROWS } from './instructions/arithmetic.ts';
 import { BIT_ROWS } from './instructions/bit.ts';
 import { BMI_ROWS } from './instructions/bmi.ts';
+import { CACHE_ROWS } from './instructions/caches.ts';
+import { CONTROL_REGISTER_ROWS } from './instructions/control-registers.ts';
 import { CONTROL_TRANSFER_ROWS } from './instructions/control-transfer.ts';
 import { CONVERT_ROWS } from './instructions/convert.ts';
 import { DECIMAL_ROWS } from './instructions/decimal.ts';
@@ -14,17 +16,22 @@ import { FAST_SYSTEM_CALL_ROWS } from './instructions/fast-system-calls.ts';
 import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
 import { FLOATING_POINT_ROWS } from './instructions/floating-point.ts';
 import { INTERRUPT_FLAG_ROWS } from './instructions/interrupt-flag.ts';
+import { IO_ROWS } from './instructions/io.ts';
 import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
+import { MSR_ROWS } from './instructions/msr.ts';
 import { MULTIPLY_DIVIDE_ROWS } from './instructions/multiply-divide.ts';
 import { PROTECTION_ROWS } from './instructions/protection.ts';
+import { PROTECTION_KEY_ROWS } from './instructions/protection-keys.ts';
 import { PUSH_POP_ROWS } from './instructions/push-pop.ts';
+import { RANDOM_ROWS } from './instructions/random.ts';
 import { SEGMENT_BASE_ROWS } from './instructions/segment-bases.ts';
 import { SEGMENT_REGISTER_ROWS } from './instructions/segment-registers.ts';
 import { SHIFT_ROWS } from './instructions/shift.ts';
 import { SOFTWARE_INTERRUPT_ROWS } from './instructions/software-interrupts.ts';
 import { STRING_ROWS } from './instructions/string.ts';
 import { VMX_ROWS } from './instructions/vmx.ts';
+import { WAITING_ROWS } from './instructions/waiting.ts';
 import { OpcodeIndex } from './opcode-index.ts';
 import type { OpcodeRow } from './opcode-row.ts';
 import type { Processor } from './processor.ts';
@@ -34,27 +41,34 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...ARITHMETIC_ROWS,
   ...BIT_ROWS,
   ...BMI_ROWS,
+  ...CACHE_ROWS,
+  ...CONTROL_REGISTER_ROWS,
   ...CONTROL_TRANSFER_ROWS,
   ...CONVERT_ROWS,
   ...DECIMAL_ROWS,
   ...DESCRIPTOR_TABLE_ROWS,
   ...EXCHANGE_ROWS,
-  ...FLAG_CONTROL_ROWS,
-  ...FLOATING_POINT_ROWS,
-  ...MISCELLANEOUS_ROWS,
-  ...MOVE_ROWS,
-  ...MULTIPLY_DIVIDE_ROWS,
-  ...PROTECTION_ROWS,
-  ...PUSH_POP_ROWS,
-  ...SEGMENT_BASE_ROWS,
-  ...SEGMENT_REGISTER_ROWS,
   ...FAR_TRANSFER_ROWS,
   ...FAST_SYSTEM_CALL_ROWS,
+  ...FLAG_CONTROL_ROWS,
+  ...FLOATING_POINT_ROWS,
   ...INTERRUPT_FLAG_ROWS,
+  ...IO_ROWS,
+  ...MISCELLANEOUS_ROWS,
+  ...MOVE_ROWS,
+  ...MSR_ROWS,
+  ...MULTIPLY_DIVIDE_ROWS,
+  ...PROTECTION_KEY_ROWS,
+  ...PROTECTION_ROWS,
+  ...PUSH_POP_ROWS,
+  ...RANDOM_ROWS,
+  ...SEGMENT_BASE_ROWS,
+  ...SEGMENT_REGISTER_ROWS,
   ...SHIFT_ROWS,
   ...SOFTWARE_INTERRUPT_ROWS,
   ...STRING_ROWS,
   ...VMX_ROWS,
+  ...WAITING_ROWS,
 ];
 
 function undefinedOpcode(cpu: Processor): Next {

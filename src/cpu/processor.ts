@@ -2,6 +2,7 @@
  * A logical processor: its registers in one buffer, its MSRs, its operating mode. It is complete
  * without VT-x; what VT-x adds is asked through `vmxPort`.
  */
+import { Prng } from '../bits/prng.ts';
 import { bit } from '../bits/u64.ts';
 import { flatAccesses } from './addressing.ts';
 import { Attention } from './attention.ts';
@@ -112,6 +113,8 @@ export class Processor {
   accessWatch: AccessWatch | undefined = undefined;
   /** How often each instruction that is known but not modelled was met. */
   readonly unmodelled = new Map<string, number>();
+  /** Source of RDRAND and RDSEED; whoever builds the machine seeds it. */
+  readonly random = new Prng(0);
   /** What asserts the INTR pin. */
   interrupts: InterruptSource = NO_INTERRUPTS;
   /** {@link executed} when a repeated string instruction was last left between two iterations. */

@@ -10,6 +10,7 @@ import { type Instruction, Next } from './instruction.ts';
 import { advance, retreat } from './instruction-pointer.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
+import { passTime } from './time.ts';
 
 const ATTENTION = 2 * Register.attention;
 
@@ -17,6 +18,8 @@ const ATTENTION = 2 * Register.attention;
 export class Execution {
   private readonly cpu: Processor;
   private readonly blocks: BlockCache;
+  /** `cpu.executed` up to which the time-stamp counter has advanced. */
+  private counted = 0;
 
   constructor(cpu: Processor) {
     this.cpu = cpu;
@@ -32,7 +35,9 @@ export class Execution {
     const { cpu } = this;
     const end = cpu.executed + count;
     cpu.executeUntil = end;
+    this.counted = cpu.executed;
     while (cpu.executed < end) {
+      this.followTime();
       if (cpu.i32[ATTENTION] !== 0) {
         if (cpu.stopRequested) break;
         const boundary = atBoundary(cpu);
@@ -48,7 +53,15 @@ export class Execution {
         deliverFault(cpu);
       } else this.execute(block.instructions, end);
     }
+    this.followTime();
     materialise(cpu);
+  }
+
+  /** Lets the time-stamp counter follow what was executed. */
+  private followTime(): void {
+    const { executed } = this.cpu;
+    if (executed !== this.counted) passTime(this.cpu, executed - this.counted);
+    this.counted = executed;
   }
 
   private execute(instructions: readonly Instruction[], end: number): void {
@@ -65,6 +78,7 @@ export class Execution {
       next = i.run(cpu, i);
     } while (next === Next.Sequential && n < most && i32[ATTENTION] === 0);
     cpu.executed += n;
+    this.followTime();
     if (next >= Next.Fault) settle(cpu, i, next);
     else if (i32[ATTENTION] !== 0) afterInstruction(cpu, next === Next.Lookup && isBranch(i));
   }

@@ -38,6 +38,8 @@ export interface ProcessorSnapshot {
   readonly registers: Uint32Array;
   /** Instructions executed so far. */
   readonly executed: number;
+  /** State of the generator behind RDRAND and RDSEED. */
+  readonly random: number;
   readonly vmx: VmxSnapshot;
 }
 
@@ -65,6 +67,7 @@ export class LogicalProcessor {
     this.#monitor = options.monitor;
     this.#peers = options.peers;
     this.processor = new Processor(options.index, options.profile.features, options.memory);
+    this.processor.random.state = options.seed;
     this.#execution = new Execution(this.processor);
     this.unit = new VmxUnit(
       this.processor,
@@ -309,13 +312,14 @@ export class LogicalProcessor {
   }
 
   snapshot(): ProcessorSnapshot {
-    const { words, executed } = this.processor;
-    return { registers: words.slice(), executed, vmx: this.unit.snapshot() };
+    const { words, executed, random } = this.processor;
+    return { registers: words.slice(), executed, random: random.state, vmx: this.unit.snapshot() };
   }
 
   restore(snapshot: ProcessorSnapshot): void {
     this.processor.words.set(snapshot.registers);
     this.processor.executed = snapshot.executed;
+    this.processor.random.state = snapshot.random;
     this.processor.stopRequested = false;
     this.processor.updateMode();
     this.unit.restore(snapshot.vmx);

@@ -15,6 +15,7 @@ const row = (opcode: string, mnemonic: Mnemonic, operands: string): OpcodeRow =>
   operands,
   execute: execute(VmxInstruction[mnemonic]),
   size: 'f64',
+  begins: true,
 });
 const ending = (opcode: string, mnemonic: Mnemonic): OpcodeRow => ({
   ...row(opcode, mnemonic, ''),

@@ -1,0 +1,126 @@
+/** Waiting (SDM vol. 2: PAUSE, MONITOR, MWAIT, UMONITOR, UMWAIT, TPAUSE). Time that is waited for passes at once. */
+
+import { linearise } from '../addressing.ts';
+import { raise, raiseWithCode, Vector } from '../exceptions.ts';
+import { replaceFlags } from '../flags.ts';
+import { type Execute, Next } from '../instruction.ts';
+import { Enabling, Intercept, intercepted, isEnabled } from '../intercept.ts';
+import { load } from '../memory-access.ts';
+import { Mode } from '../mode.ts';
+import type { OpcodeRow } from '../opcode-row.ts';
+import { MEMORY_OPERAND } from '../operand-forms.ts';
+import type { Processor } from '../processor.ts';
+import { ARITHMETIC_FLAGS, CR4, Register } from '../registers.ts';
+import { passTime, timeStampCounter } from '../time.ts';
+import { Access } from '../tlb.ts';
+
+const { RAX, RCX, RDX } = Register;
+const MONITOR_ARMED = 2 * Register.monitorArmed;
+const CR4_LOW = 2 * Register.CR4;
+const LOW_32 = 0xffff_ffffn;
+const GP0 = (cpu: Processor): Next => raiseWithCode(cpu, Vector.GP, 0);
+
+const pause: Execute = (cpu, i) => (intercepted(cpu, i, Intercept.PAUSE) ? Next.VmExit : Next.Sequential);
+
+/** The byte at rAX of the segment is read, so that the range is known to be accessible; it arms the monitor. */
+function armMonitor(
+  cpu: Processor,
+  register: number,
+  addressBits: number,
+  segment: 0 | 1 | 2 | 3 | 4 | 5,
+): Next {
+  const offset = BigInt.asUintN(addressBits, cpu.quads[register] as bigint);
+  const lo = Number(BigInt.asIntN(32, offset));
+  const hi = Number(BigInt.asIntN(32, offset >> 32n));
+  if (!linearise(cpu, segment, lo, hi, 1, Access.Read) || !load(cpu, MEMORY_OPERAND, 1)) return Next.Fault;
+  cpu.i32[MONITOR_ARMED] = 1;
+  return Next.Sequential;
+}
+
+const monitor: Execute = (cpu, i) => {
+  if (cpu.cpl !== 0) return raise(cpu, Vector.UD);
+  if (intercepted(cpu, i, Intercept.MONITOR)) return Next.VmExit;
+  if (cpu.words[2 * RCX] !== 0) return GP0(cpu);
+  return armMonitor(cpu, RAX, i.addressBits, i.segment);
+};
+
+/**
+ * MWAIT: what it waits for may come at any time, so that the next instruction follows at once (SDM
+ * vol. 2B, MWAIT: implementation-dependent events end it).
+ */
+const mwait: Execute = (cpu, i) => {
+  if (cpu.cpl !== 0) return raise(cpu, Vector.UD);
+  if (intercepted(cpu, i, Intercept.MWAIT)) return Next.VmExit;
+  const extensions = cpu.words[2 * RCX] as number;
+  if (extensions & ~1) return GP0(cpu);
+  cpu.i32[MONITOR_ARMED] = 0;
+  return Next.Sequential;
+};
+
+const umonitor: Execute = (cpu, i) => {
+  if (!isEnabled(cpu, Enabling.USER_WAIT_AND_PAUSE)) return raise(cpu, Vector.UD);
+  return armMonitor(cpu, i.rm, i.addressBits, i.segment);
+};
+
+/** UMWAIT and TPAUSE: until the deadline in EDX:EAX; CF says whether IA32_UMWAIT_CONTROL cut it short. */
+function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
+  return (cpu, i) => {
+    if (!isEnabled(cpu, Enabling.USER_WAIT_AND_PAUSE)) return raise(cpu, Vector.UD);
+    const denied = cpu.cpl !== 0 && ((cpu.i32[CR4_LOW] as number) & (1 << CR4.TSD)) !== 0;
+    if (denied && cpu.mode !== Mode.Real) return GP0(cpu);
+    if (intercepted(cpu, i, intercept)) return Next.VmExit;
+    if (((cpu.words[2 * i.rm] as number) & ~1) !== 0) return GP0(cpu);
+    const deadline = (((cpu.quads[RDX] as bigint) & LOW_32) << 32n) | ((cpu.quads[RAX] as bigint) & LOW_32);
+    const now = timeStampCounter(cpu);
+    const virtual = deadline - (cpu.nonRoot ? cpu.vmxPort.visibleTsc(now) : now);
+    replaceFlags(cpu, ARITHMETIC_FLAGS, 0);
+    const armed = cpu.i32[MONITOR_ARMED] !== 0;
+    cpu.i32[MONITOR_ARMED] = 0;
+    if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
+    const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(virtual) : virtual;
+    // An event ends the wait; one that waits already ends it at once.
+    passTime(cpu, Number(delay < MOST_TICKS ? delay : MOST_TICKS));
+    return Next.Lookup;
+  };
+}
+
+/** Longest wait: implementation-dependent events end it (SDM vol. 2B, TPAUSE). */
+const MOST_TICKS = 100_000n;
+
+export const WAITING_ROWS: readonly OpcodeRow[] = [
+  { opcode: 'F3 90 b=0', mnemonic: 'PAUSE', operands: '', execute: pause, ends: true, begins: true },
+  { opcode: '0F 01 /1 mod=3 rm=0', mnemonic: 'MONITOR', operands: '', execute: monitor },
+  {
+    opcode: '0F 01 /1 mod=3 rm=1',
+    mnemonic: 'MWAIT',
+    operands: '',
+    execute: mwait,
+    ends: true,
+    begins: true,
+  },
+  {
+    opcode: 'F3 0F AE /6 mod=3',
+    mnemonic: 'UMONITOR',
+    operands: 'Ry',
+    execute: umonitor,
+    feature: (f) => f.userWaitAndPause,
+  },
+  {
+    opcode: 'F2 0F AE /6 mod=3',
+    mnemonic: 'UMWAIT',
+    operands: 'Rd',
+    execute: waitUntil(Intercept.UMWAIT, true),
+    ends: true,
+    begins: true,
+    feature: (f) => f.userWaitAndPause,
+  },
+  {
+    opcode: '66 0F AE /6 mod=3',
+    mnemonic: 'TPAUSE',
+    operands: 'Rd',
+    execute: waitUntil(Intercept.TPAUSE, false),
+    ends: true,
+    begins: true,
+    feature: (f) => f.userWaitAndPause,
+  },
+];
