@@ -10,7 +10,7 @@ import { allocatedBytes, type Measurement, measure } from './measure.ts';
 import { scalingRows } from './scaling.ts';
 
 const OPERATIONS = 200_000;
-const FEW = 10_000;
+const FEW = 1_000;
 
 interface Row extends Measurement {
   readonly name: string;
@@ -104,7 +104,7 @@ function add(
   const { bar, allocation } = extra;
   rows.push({
     name,
-    ...measure(batch, FLOOR, operations < 1000 ? 15 : 40),
+    ...measure(batch, FLOOR),
     ...(bar === undefined ? {} : { bar }),
     ...(allocation ? { bytes: allocatedBytes(batch) } : {}),
   });
@@ -145,7 +145,7 @@ const roundTrip = () => {
   }
 };
 add('VMRESUME + exit, unchanged VMCS', FEW, roundTrip, { bar: 350, allocation: true });
-const launches = 500;
+const launches = 20;
 const region = BigInt(vmcsAddress(0));
 add('VMCLEAR + VMPTRLD + VMLAUNCH + exit', launches, () => {
   for (let i = 0; i < launches; i++) {
@@ -167,8 +167,8 @@ add('migration: VMCLEAR on one CPU, VMPTRLD on the other', launches, () => {
 cpu.vmclear(region);
 machine.cpu(1).vmclear(region);
 cpu.vmptrld(region);
-add('explain: all checks of one VMCS', 50, () => {
-  for (let i = 0; i < 50; i++) cpu.explain();
+add('explain: all checks of one VMCS', 10, () => {
+  for (let i = 0; i < 10; i++) cpu.explain();
 });
 
 const scaling = scalingRows();

@@ -16,21 +16,25 @@ function timed(batch: () => void, operations: number): number {
   return Number(process.hrtime.bigint() - start) / operations;
 }
 
-/** A batch of something, and how many operations it performs. */
+const WARM_UP_MILLISECONDS = 300;
+const MILLISECONDS = 700;
+
+/** A batch of something, and how many operations it performs: about a millisecond, for no scheduler to cut. */
 export interface Batch {
   readonly run: () => void;
   readonly operations: number;
 }
 
-/** Cost of `subject` beside `floor`, after both have run a few times. */
-export function measure(subject: Batch, floor: Batch, rounds = 40): Measurement {
-  for (let i = 0; i < 4; i++) {
+/** Cost of `subject` beside `floor`, after both have run for a while. */
+export function measure(subject: Batch, floor: Batch): Measurement {
+  // Compilation takes time of its own, the more so on a busy machine.
+  for (const end = performance.now() + WARM_UP_MILLISECONDS; performance.now() < end; ) {
     subject.run();
     floor.run();
   }
   let nanoseconds = Number.POSITIVE_INFINITY;
   let least = Number.POSITIVE_INFINITY;
-  for (let round = 0; round < rounds; round++) {
+  for (const end = performance.now() + MILLISECONDS; performance.now() < end; ) {
     least = Math.min(least, timed(floor.run, floor.operations));
     nanoseconds = Math.min(nanoseconds, timed(subject.run, subject.operations));
   }

@@ -81,12 +81,10 @@ function scalingRow(cpus: number, vmcss: number): ScalingRow {
   const vmread = measure(
     { run: () => readLoop(cpu, registers, encodings), operations: READS },
     { run: () => readFloor(bareRegisters, bareFields, bareTable, encodings), operations: READS },
-    20,
   );
   const vmptrld = measure(
     { run: () => loadLoop(cpu, pointers), operations: LOADS },
     { run: () => loadFloor(regions, bareRegisters), operations: LOADS },
-    20,
   );
   return { cpus, vmcss, vmread, vmptrld };
 }

@@ -66,6 +66,12 @@ export type AccessWatch = (
   bytes: Uint8Array | undefined,
 ) => boolean;
 
+// Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
+const { Real, Virtual8086, Protected, Compatibility, Bit64 } = Mode;
+const LMA = 1 << EFER.LMA;
+const VM = 1 << RFLAGS.VM;
+const LA57 = 1 << CR4.LA57;
+
 export class Processor {
   /** Number of this processor in its machine, from 0. */
   readonly index: number;
@@ -101,7 +107,7 @@ export class Processor {
   stackBits = 16;
   /** Class of explicit data accesses, from CPL and RFLAGS.AC. */
   accessClass: AccessClass = AccessClass.Supervisor;
-  /** Accesses by segment that segmentation lets through unchanged: bits {@link Access}. */
+  /** Outside 64-bit mode: accesses by segment that segmentation lets through unchanged, bits {@link Access}. */
   readonly flatSegments = new Uint8Array(6);
   /** An address is canonical if its upper half shifted right by this is 0 or −1. */
   canonicalShift = 15;
@@ -217,18 +223,19 @@ export class Processor {
     this.stateChanged();
     const { words } = this;
     const cs = words[CS_RIGHTS] as number;
-    if (((words[CR0_LOW] as number) & 1) === 0) this.mode = Mode.Real;
-    else if ((words[EFER_LOW] as number) & (1 << EFER.LMA))
-      this.mode = cs & CS_L ? Mode.Bit64 : Mode.Compatibility;
-    else this.mode = (words[RFLAGS_LOW] as number) & (1 << RFLAGS.VM) ? Mode.Virtual8086 : Mode.Protected;
+    if (((words[CR0_LOW] as number) & 1) === 0) this.mode = Real;
+    else if ((words[EFER_LOW] as number) & LMA) this.mode = cs & CS_L ? Bit64 : Compatibility;
+    else this.mode = (words[RFLAGS_LOW] as number) & VM ? Virtual8086 : Protected;
     const ss = words[SS_RIGHTS] as number;
     // SS.DPL is the CPL in every mode; in real-address mode it is 0 (SDM §27.4.1).
-    this.cpl = this.mode === Mode.Real ? 0 : (ss >> 5) & 3;
-    this.codeBits = this.mode === Mode.Bit64 ? 64 : cs & DEFAULT_BIG ? 32 : 16;
-    this.stackBits = this.mode === Mode.Bit64 ? 64 : ss & DEFAULT_BIG ? 32 : 16;
-    this.canonicalShift = (words[CR4_LOW] as number) & (1 << CR4.LA57) ? 24 : 15;
-    for (let segment = 0; segment < 6; segment++) {
-      this.flatSegments[segment] = flatAccesses(this, segment as Segment);
+    this.cpl = this.mode === Real ? 0 : (ss >> 5) & 3;
+    this.codeBits = this.mode === Bit64 ? 64 : cs & DEFAULT_BIG ? 32 : 16;
+    this.stackBits = this.mode === Bit64 ? 64 : ss & DEFAULT_BIG ? 32 : 16;
+    this.canonicalShift = (words[CR4_LOW] as number) & LA57 ? 24 : 15;
+    if (this.mode !== Bit64) {
+      for (let segment = 0; segment < 6; segment++) {
+        this.flatSegments[segment] = flatAccesses(this, segment as Segment);
+      }
     }
     this.updateAccessClass();
   }

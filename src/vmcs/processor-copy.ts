@@ -57,12 +57,13 @@ const EVERY_LIST = new Uint32Array(FIELD_COUNT).fill(ALL_UNVERIFIED);
 
 export class ProcessorCopy {
   private storage = ownStorage();
+  private writtenSlots: Uint8Array = new Uint8Array(FIELD_COUNT);
+  /** A table of fields all of which the processor has saved, and no access to a half has come after it. */
+  saved: object | undefined;
   /** Field values by slot: two 32-bit words each, low first. */
   words = this.storage.words;
   /** The same bytes as 64-bit values. */
   quads = this.storage.quads;
-  /** Slots written since VMCLEAR first initialised the region, for the hazard of uninitialised fields. */
-  written: Uint8Array = new Uint8Array(FIELD_COUNT);
   /** Reduction of the physical-address width under which the verified lists held, −1 if none did. */
   verifiedReduction = -1;
   /** Processor state under which all lists held (a number VM entry makes of it), −1 if they never did. */
@@ -106,11 +107,22 @@ export class ProcessorCopy {
     unverified[0] = lists;
   }
 
+  /** Slots written since VMCLEAR first initialised the region, for the hazard of uninitialised fields. */
+  get written(): Uint8Array {
+    return this.writtenSlots;
+  }
+
+  set written(slots: Uint8Array) {
+    this.writtenSlots = slots;
+    this.saved = undefined;
+  }
+
   /** Software has written the field in `slot`, as `kind` says. */
   fieldWritten(slot: number, kind: typeof WRITTEN | typeof WRITTEN_HIGH): void {
     const { unverified, told } = this.storage;
     unverified[0] = (unverified[0] as number) | (this.dependents[slot] as number);
     this.written[slot] = kind;
+    if (kind === WRITTEN_HIGH) this.saved = undefined;
     if (told !== undefined) told[slot] = kind;
   }
 

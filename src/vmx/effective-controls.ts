@@ -111,11 +111,25 @@ function fieldWords(fields: Uint32Array): Uint32Array {
   return Uint32Array.from(words, (word) => fields[word] as number);
 }
 
-/** The effective controls of `copy`, worked out anew only if a control field has changed. */
+/** VMCSs mostly have the controls of other VMCSs; so many different ones are remembered for a processor model. */
+const REMEMBERED = 32;
+const remembered = new WeakMap<VmxCapabilities, EffectiveControls[]>();
+
+/** The effective controls of `copy`, worked out anew only if nobody has had them lately. */
 export function controlsOf(copy: ProcessorCopy, capabilities: VmxCapabilities): EffectiveControls {
   const known = copy.derived as EffectiveControls | undefined;
   if (known?.holdFor(copy.words, capabilities)) return known;
-  const controls = new EffectiveControls(copy, capabilities);
+  let all = remembered.get(capabilities);
+  if (all === undefined) {
+    all = [];
+    remembered.set(capabilities, all);
+  }
+  let controls = all.find((c) => c.holdFor(copy.words, capabilities));
+  if (controls === undefined) {
+    controls = new EffectiveControls(copy, capabilities);
+    if (all.length === REMEMBERED) all.shift();
+    all.push(controls);
+  }
   copy.derived = controls;
   return controls;
 }

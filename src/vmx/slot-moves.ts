@@ -1,20 +1,21 @@
 /**
  * Slot-to-slot moves between the fields of a VMCS and the registers of a processor: tables of what
- * moves, always or under a control, and the loops that move it. Loops take four pairs of 64 bits at a
- * time, so that what the compiler must find out at each turn is shared (bench: "VMRESUME + exit").
+ * moves, always or under a control, and the loops that move it. Loops take several pairs at a time, so
+ * that what the compiler must find out at each turn is shared (bench: "VMRESUME + exit").
  */
 import { Register, type RegisterName, SEGMENT_NAMES } from '../cpu/registers.ts';
 import type { ControlId } from '../vmcs/controls.ts';
 import { Field, type FieldName } from '../vmcs/fields.ts';
-import { type ProcessorCopy, WRITTEN } from '../vmcs/processor-copy.ts';
+import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import type { VmxCapabilities } from './capabilities/capabilities.ts';
+import { saveWords } from './copy-writes.ts';
 import { type ControlRef, controlRef, type EffectiveControls } from './effective-controls.ts';
 
 /** Fields and the registers they correspond to. */
 export type FieldRegisters = Partial<Record<FieldName, RegisterName>>;
 
-/** Pairs of field slot and register slot; a multiple of four pairs, the last repeated as needed. */
-export type SlotMoves = Uint16Array;
+/** Field slot in bits 15:0, register slot in bits 31:16; a multiple of eight, the last repeated as needed. */
+export type SlotMoves = Int32Array;
 
 /** The moves of some tables in one. */
 export function slotMoves(...tables: readonly FieldRegisters[]): SlotMoves {
@@ -26,11 +27,11 @@ export function slotMoves(...tables: readonly FieldRegisters[]): SlotMoves {
   return padded(pairs);
 }
 
-/** Pairs of source slot and destination slot, with the last repeated as needed. */
-export function padded(pairs: readonly (readonly [number, number])[]): SlotMoves {
-  const last = pairs.at(-1);
-  const rest = last === undefined ? [] : Array.from({ length: -pairs.length & 3 }, () => last);
-  return Uint16Array.from([...pairs, ...rest].flat());
+/** Moves from source slots to destination slots. */
+export function padded(pairs: readonly (readonly [from: number, to: number])[]): SlotMoves {
+  const moves = pairs.map(([from, to]) => from | (to << 16));
+  const last = moves.at(-1) ?? 0;
+  return Int32Array.from([...moves, ...Array.from({ length: -moves.length & 7 }, () => last)]);
 }
 
 /** The four fields of every segment register. */
@@ -91,47 +92,59 @@ export class ControlledMoves {
 /** Registers := fields, all 64 bits. */
 export function loadRegisters(moves: SlotMoves, fields: BigUint64Array, registers: BigUint64Array): void {
   for (let i = 0; i < moves.length; i += 8) {
-    registers[moves[i + 1] as number] = fields[moves[i] as number] as bigint;
-    registers[moves[i + 3] as number] = fields[moves[i + 2] as number] as bigint;
-    registers[moves[i + 5] as number] = fields[moves[i + 4] as number] as bigint;
-    registers[moves[i + 7] as number] = fields[moves[i + 6] as number] as bigint;
+    let move = moves[i] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 1] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 2] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 3] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 4] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 5] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 6] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
+    move = moves[i + 7] as number;
+    registers[move >>> 16] = fields[move & 0xffff] as bigint;
   }
 }
 
-/** Fields := registers, all 64 bits; the entry checks look again at what changes. */
-export function saveRegisters(moves: SlotMoves, copy: ProcessorCopy, registers: BigUint64Array): void {
-  const { quads: fields, written } = copy;
-  for (let i = 0; i < moves.length; i += 8) {
+/** Fields := registers, all 64 bits, for registers that a guest changes now and then. */
+export function saveRegisters(moves: SlotMoves, copy: ProcessorCopy, registers: Uint32Array): void {
+  if (copy.saved === moves && !differ(moves, copy.words, registers)) return;
+  for (let i = 0; i < moves.length; i++) {
+    const from = ((moves[i] as number) >>> 16) << 1;
+    saveWords(copy, (moves[i] as number) & 0xffff, registers[from] as number, registers[from + 1] as number);
+  }
+  copy.saved = moves;
+}
+
+function differ(moves: SlotMoves, fields: Uint32Array, registers: Uint32Array): boolean {
+  let difference = 0;
+  for (let i = 0; i < moves.length; i += 4) {
     const a = moves[i] as number;
-    const b = moves[i + 2] as number;
-    const c = moves[i + 4] as number;
-    const d = moves[i + 6] as number;
-    const unwritten =
-      ((written[a] as number) ^ WRITTEN) |
-      ((written[b] as number) ^ WRITTEN) |
-      ((written[c] as number) ^ WRITTEN) |
-      ((written[d] as number) ^ WRITTEN);
-    if (
-      unwritten !== 0 ||
-      fields[a] !== registers[moves[i + 1] as number] ||
-      fields[b] !== registers[moves[i + 3] as number] ||
-      fields[c] !== registers[moves[i + 5] as number] ||
-      fields[d] !== registers[moves[i + 7] as number]
-    ) {
-      saveFour(moves, i, copy, registers);
-    }
+    const b = moves[i + 1] as number;
+    const c = moves[i + 2] as number;
+    const d = moves[i + 3] as number;
+    const fieldA = (a & 0xffff) << 1;
+    const registerA = (a >>> 16) << 1;
+    const fieldB = (b & 0xffff) << 1;
+    const registerB = (b >>> 16) << 1;
+    const fieldC = (c & 0xffff) << 1;
+    const registerC = (c >>> 16) << 1;
+    const fieldD = (d & 0xffff) << 1;
+    const registerD = (d >>> 16) << 1;
+    difference |=
+      ((fields[fieldA] as number) ^ (registers[registerA] as number)) |
+      ((fields[fieldA + 1] as number) ^ (registers[registerA + 1] as number)) |
+      ((fields[fieldB] as number) ^ (registers[registerB] as number)) |
+      ((fields[fieldB + 1] as number) ^ (registers[registerB + 1] as number)) |
+      ((fields[fieldC] as number) ^ (registers[registerC] as number)) |
+      ((fields[fieldC + 1] as number) ^ (registers[registerC + 1] as number)) |
+      ((fields[fieldD] as number) ^ (registers[registerD] as number)) |
+      ((fields[fieldD + 1] as number) ^ (registers[registerD + 1] as number));
   }
-}
-
-function saveFour(moves: SlotMoves, first: number, copy: ProcessorCopy, registers: BigUint64Array): void {
-  const { quads: fields, dependents } = copy;
-  for (let i = first; i < first + 8; i += 2) {
-    const slot = moves[i] as number;
-    const value = registers[moves[i + 1] as number] as bigint;
-    if (fields[slot] !== value) {
-      fields[slot] = value;
-      copy.unverified |= dependents[slot] as number;
-    }
-    copy.fieldSaved(slot);
-  }
+  return difference !== 0;
 }

@@ -103,9 +103,11 @@ export interface VmxProcessor {
   readonly observer: VmxObserver | undefined;
 }
 
+const TME_ACTIVATE = 2 * Register.IA32_TME_ACTIVATE;
+
 /** Bits by which IA32_TME_ACTIVATE reduces the physical-address width: [39:36] if bit 0 is 1 (SDM §29.2.1). */
 export function tmeReduction(p: VmxProcessor): number {
   const { words } = p.cpu;
-  const active = (words[2 * Register.IA32_TME_ACTIVATE] as number) & 1;
-  return active ? ((words[2 * Register.IA32_TME_ACTIVATE + 1] as number) >>> 4) & 0xf : 0;
+  const active = (words[TME_ACTIVATE] as number) & 1;
+  return active ? ((words[TME_ACTIVATE + 1] as number) >>> 4) & 0xf : 0;
 }

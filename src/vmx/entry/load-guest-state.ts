@@ -7,7 +7,7 @@ import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { EVENT_VALID, EventType } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { controlRef, type EffectiveControls } from '../effective-controls.ts';
 import { ControlledMoves, loadRegisters, SEGMENT_MOVES } from '../slot-moves.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 
@@ -92,6 +92,13 @@ const GUEST_STATE = new ControlledMoves(
   },
 );
 
+// Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
+const { PG } = CR0;
+const { PAE } = CR4;
+const { LMA, LME } = EFER;
+const VALID = EVENT_VALID;
+const { Nmi, Other, SoftwareInterrupt, SoftwareException } = EventType;
+
 const LOAD_DEBUG_CONTROLS = controlRef('entry.loadDebugControls');
 const LOAD_EFER = controlRef('entry.loadIa32Efer');
 const LOAD_UINV = controlRef('entry.loadUinv');
@@ -117,11 +124,10 @@ const VTPR = 0x80;
 const VPPR = 0xa0;
 
 /** Registers and MSRs (SDM §29.3.2.1–§29.3.2.4). The mode does not follow yet. */
-export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy): void {
+export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { capabilities } = p;
   const { words } = p.cpu;
   const fields = copy.words;
-  const controls = controlsOf(copy, capabilities);
   const cr0 = 2 * R.CR0;
   words[cr0] = (((words[cr0] as number) & CR0_KEPT) | ((fields[2 * F.guestCr0] as number) & ~CR0_KEPT)) >>> 0;
   loadRegisters(GUEST_STATE.under(controls, capabilities), copy.quads, p.cpu.quads);
@@ -167,8 +173,8 @@ function loadEfer(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveContr
     words[efer + 1] = copy.words[2 * F.guestIa32Efer + 1] as number;
     return;
   }
-  const paging = ((words[2 * R.CR0] as number) >>> CR0.PG) & 1;
-  const follows = (1 << EFER.LMA) | (paging ? 1 << EFER.LME : 0);
+  const paging = ((words[2 * R.CR0] as number) >>> PG) & 1;
+  const follows = (1 << LMA) | (paging ? 1 << LME : 0);
   const value = controls.isOn(IA32E_MODE_GUEST) ? follows : 0;
   words[efer] = (((words[efer] as number) & ~follows) | value) >>> 0;
 }
@@ -178,7 +184,7 @@ function loadPdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveCon
   const { words, quads, memory } = p.cpu;
   const cr0 = words[2 * R.CR0] as number;
   const cr4 = words[2 * R.CR4] as number;
-  const pae = (cr0 >>> CR0.PG) & (cr4 >>> CR4.PAE) & 1;
+  const pae = (cr0 >>> PG) & (cr4 >>> PAE) & 1;
   if (pae === 0 || controls.isOn(IA32E_MODE_GUEST)) return;
   const table = ((words[2 * R.CR3] as number) & 0xffff_ffe0) >>> 0;
   const ept = controls.isOn(ENABLE_EPT);
@@ -189,15 +195,18 @@ function loadPdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveCon
 
 /** VM entry is "injecting" (SDM §29.7): a valid event other than a pending MTF VM exit. */
 export function isInjecting(identification: number): boolean {
-  if ((identification & EVENT_VALID) === 0) return false;
+  if ((identification & VALID) === 0) return false;
   const type = (identification >>> 8) & 7;
-  return type !== EventType.Other || (identification & 0xff) !== 0;
+  return type !== Other || (identification & 0xff) !== 0;
 }
 
 /** Interruptibility, activity state, pending debug exceptions and what else VM entry establishes (SDM §29.3.2.5, §29.7). */
-export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void {
+export function loadNonRegisterState(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  controls: EffectiveControls,
+): void {
   const { vmx } = p;
-  const controls = controlsOf(copy, p.capabilities);
   const { words } = p.cpu;
   const fields = copy.words;
   const identification = fields[2 * F.injectedEventIdentification] as number;
@@ -210,7 +219,7 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
   words[2 * R.blockingByMovSs] = injecting ? 0 : (interruptibility >>> 1) & 1;
   const nmi = (interruptibility >>> 3) & 1;
   words[2 * R.blockingByNmi] = virtualNmis ? 0 : nmi;
-  vmx.virtualNmiBlocking = virtualNmis && (nmi === 1 || (injecting && type === EventType.Nmi));
+  vmx.virtualNmiBlocking = virtualNmis && (nmi === 1 || (injecting && type === Nmi));
   words[2 * R.enclaveInterruption] = (interruptibility >>> 4) & 1;
   const activity = fields[2 * F.guestActivityState] as number;
   words[2 * R.activityState] = injecting ? 0 : activity;
@@ -225,7 +234,7 @@ export function loadNonRegisterState(p: VmxProcessor, copy: ProcessorCopy): void
     : 0;
   words[2 * R.monitorArmed] = 0;
 
-  vmx.mtfPending = (identification & EVENT_VALID) !== 0 && !injecting;
+  vmx.mtfPending = (identification & VALID) !== 0 && !injecting;
   vmx.injectedEvent = injecting
     ? {
         identification,
@@ -256,7 +265,7 @@ function keepsPendingDebug(
   if (!injecting) return activity < 2;
   if (fredDelivery) return false;
   const type = (identification >>> 8) & 7;
-  const software = type === EventType.SoftwareInterrupt || type === EventType.SoftwareException;
+  const software = type === SoftwareInterrupt || type === SoftwareException;
   return software && (interruptibility & 2) !== 0;
 }
 

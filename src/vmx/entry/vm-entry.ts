@@ -8,7 +8,7 @@ import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { FIELDS, Field, type VmcsField } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { LaunchState } from '../../vmcs/region.ts';
-import { controlRef, controlsOf } from '../effective-controls.ts';
+import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import { failEntry } from '../exit/vm-exit.ts';
 import type { InstructionError } from '../instruction-errors.ts';
@@ -26,6 +26,15 @@ const F = slotsOf(Field, ['vmEntryMsrLoadAddress', 'vmEntryMsrLoadCount', 'vmcsL
 const R = slotsOf(Register, ['CR0', 'CR3', 'CR4', 'IA32_EFER', 'IA32_RTIT_CTL', 'inSmm']);
 
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
+
+// Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
+const { PG } = CR0;
+const { PAE } = CR4;
+const { LMA } = EFER;
+const { NonRoot } = Operation;
+const NONE = NO_POINTER;
+const NONE_64 = NO_POINTER_64;
+const ENTERED = VM_ENTRY;
 
 /** A VM entry that ends before any state is loaded. */
 export interface EntryRefused {
@@ -59,11 +68,12 @@ export function enter(
     vmx.machineCheckPending = false;
     return failEntry(p, ExitReason.EntryFailureMachineCheck, 0n);
   }
-  const link = linkAddress(p, copy);
-  if (link !== NO_POINTER && p.hazards.watching && reportLink(p, link, instruction)) return STOPPED_AT_HAZARD;
+  const controls = controlsOf(copy, p.capabilities);
+  const link = linkAddress(copy, controls);
+  if (link !== NONE && p.hazards.watching && reportLink(p, link, instruction)) return STOPPED_AT_HAZARD;
 
-  vmx.operation = Operation.NonRoot;
-  loadGuestRegisters(p, copy);
+  vmx.operation = NonRoot;
+  loadGuestRegisters(p, copy, controls);
   const count = copy.words[2 * F.vmEntryMsrLoadCount] as number;
   if (count !== 0) {
     const failingEntry = loadMsrArea(p, copy.quads[F.vmEntryMsrLoadAddress] as bigint, count, 'VM entry');
@@ -72,16 +82,16 @@ export function enter(
     }
   }
   vmx.link = undefined;
-  if (link !== NO_POINTER) activateLink(p, link);
+  if (link !== NONE) activateLink(p, link);
   if (instruction === 'VMLAUNCH') {
     copy.launchState = LaunchState.Launched;
     if (p.hazards.watching) p.hazards.region(copy.address).launchedOn = p.cpu.index;
     active.copyChanged(copy);
   }
-  loadNonRegisterState(p, copy);
+  loadNonRegisterState(p, copy, controls);
   vmx.initBlocked = false;
   p.cpu.updateMode();
-  return VM_ENTRY;
+  return ENTERED;
 }
 
 /**
@@ -90,19 +100,19 @@ export function enter(
  */
 function processorState(p: VmxProcessor): number {
   const { words } = p.cpu;
-  const lma = ((words[2 * R.IA32_EFER] as number) >>> EFER.LMA) & 1;
+  const lma = ((words[2 * R.IA32_EFER] as number) >>> LMA) & 1;
   const tracing = (words[2 * R.IA32_RTIT_CTL] as number) & 1;
-  const paging = (words[2 * R.CR0] as number) >>> CR0.PG;
-  const pae = ((words[2 * R.CR4] as number) >>> CR4.PAE) & paging & ~lma & 1;
+  const paging = (words[2 * R.CR0] as number) >>> PG;
+  const pae = ((words[2 * R.CR4] as number) >>> PAE) & paging & ~lma & 1;
   const flags = lma | (tracing << 1) | (pae << 2) | ((words[2 * R.inSmm] as number) << 3);
   return pae === 1 ? flags + 16 * (words[2 * R.CR3] as number) : flags;
 }
 
 /** The VMCS link pointer, or −1 if "VMCS shadowing" does not use it. */
-function linkAddress(p: VmxProcessor, copy: ProcessorCopy): number {
-  if (!controlsOf(copy, p.capabilities).isOn(VMCS_SHADOWING)) return NO_POINTER;
+function linkAddress(copy: ProcessorCopy, controls: EffectiveControls): number {
+  if (!controls.isOn(VMCS_SHADOWING)) return NONE;
   const pointer = copy.quads[F.vmcsLinkPointer] as bigint;
-  return pointer === NO_POINTER_64 ? NO_POINTER : Number(pointer);
+  return pointer === NONE_64 ? NONE : Number(pointer);
 }
 
 /** Reports a shadow VMCS that is still active on another processor; true if the machine stops. */

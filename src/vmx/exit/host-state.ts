@@ -69,6 +69,7 @@ const DB = 0x4000;
 const L = 0x2000;
 const CODE = G | 0x9b;
 const DATA = G | DB | 0x93;
+const UNUSABLE_DATA = DATA | AR_UNUSABLE;
 const TSS = 0x8b;
 
 /** Registers that every host finds with the same value. */
@@ -137,22 +138,23 @@ const CR3_LAM_HIGH = 0x6000_0000;
 const FRED_HIGH = 1;
 const LONG_MODE = (1 << EFER.LME) | (1 << EFER.LMA);
 
-/** Exits of this VMCS lead to a host in IA-32e mode. */
-export function isHost64(p: VmxProcessor, copy: ProcessorCopy): boolean {
-  return controlsOf(copy, p.capabilities).isOn(HOST_64);
+/** Exits of a VMCS with these controls lead to a host in IA-32e mode. */
+export function isHost64(controls: EffectiveControls): boolean {
+  return controls.isOn(HOST_64);
 }
 
 /** Loads everything of SDM §30.5; false if a host PDPTE is invalid (VMX abort 2). */
-export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
+export function loadHostState(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  controls = controlsOf(copy, p.capabilities),
+): boolean {
   const { capabilities } = p;
   const { words, quads } = p.cpu;
-  const controls = controlsOf(copy, capabilities);
   const host64 = controls.isOn(HOST_64);
   loadRegisters(FIXED_MOVES, FIXED_VALUES, quads);
   loadRegisters(HOST_STATE.under(controls, capabilities), copy.quads, quads);
-  const addresses = ADDRESSES.under(controls, capabilities);
-  loadRegisters(addresses, copy.quads, quads);
-  makeCanonical(p, addresses);
+  loadAddresses(p, ADDRESSES.under(controls, capabilities), copy.words);
   setDataRights(words, SS);
   setDataRights(words, DS);
   setDataRights(words, ES);
@@ -168,21 +170,36 @@ export function loadHostState(p: VmxProcessor, copy: ProcessorCopy): boolean {
 
 /** Access rights of a data segment; what is undefined in an unusable register is as in a usable one. */
 function setDataRights(words: Uint32Array, selector: number): void {
-  words[selector + TO_RIGHTS] = words[selector] === 0 ? DATA | AR_UNUSABLE : DATA;
+  words[selector + TO_RIGHTS] = words[selector] === 0 ? UNUSABLE_DATA : DATA;
   words[selector + TO_RIGHTS + 1] = 0;
 }
 
-/** Makes the upper bits of loaded addresses canonical for the processor's linear-address width. */
-function makeCanonical(p: VmxProcessor, moves: SlotMoves): void {
-  const { file, features } = p.cpu;
+/** Loads addresses with the upper bits made canonical for the processor's linear-address width. */
+function loadAddresses(p: VmxProcessor, moves: SlotMoves, fields: Uint32Array): void {
+  const { words, features } = p.cpu;
   const shift = 64 - features.linearAddressBits;
-  for (let i = 1; i < moves.length; i += 4) {
-    const first = 2 * (moves[i] as number) + 1;
-    const second = 2 * (moves[i + 2] as number) + 1;
-    // A processor with 32-bit addresses has no bits 63:32.
-    file[first] = shift === 32 ? 0 : ((file[first] as number) << shift) >> shift;
-    file[second] = shift === 32 ? 0 : ((file[second] as number) << shift) >> shift;
+  for (let i = 0; i < moves.length; i += 2) {
+    const one = moves[i] as number;
+    const other = moves[i + 1] as number;
+    loadAddress(words, one >>> 16, fields, one & 0xffff, shift);
+    loadAddress(words, other >>> 16, fields, other & 0xffff, shift);
   }
+}
+
+function loadAddress(
+  words: Uint32Array,
+  register: number,
+  fields: Uint32Array,
+  field: number,
+  shift: number,
+) {
+  words[2 * register] = fields[2 * field] as number;
+  words[2 * register + 1] = canonicalHigh(fields[2 * field + 1] as number, shift);
+}
+
+function canonicalHigh(high: number, shift: number): number {
+  // A processor with 32-bit addresses has no bits 63:32.
+  return shift === 32 ? 0 : (high << shift) >> shift;
 }
 
 function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {

@@ -4,9 +4,9 @@ import { controlOf } from '../../vmcs/controls.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { EVENT_ERROR_CODE, EVENT_VALID, EventType, ExitReasonBit } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { saveQuad, saveWord } from '../copy-writes.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import type { InjectedEvent, VmxProcessor } from '../vmx-state.ts';
-import { saveQuad, saveWord } from './copy-writes.ts';
 import {
   definesInformation,
   definesLength,
@@ -42,6 +42,11 @@ const ENCLAVE_INTERRUPTION = 2 * Register.enclaveInterruption;
 /** What an exit from enclave mode does not tell of an address. */
 const PAGE_OFFSET = 0xfffn;
 
+// Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
+const { LMA } = EFER;
+const { BusLock } = ExitReason;
+const VALID = EVENT_VALID;
+
 /**
  * The exit is from enclave mode, or belongs to an event that VM entry injected or left pending with
  * enclave interruption: bit 27 of the exit reason and interruptibility bit 4 (SDM §30.2.1, §30.3.4).
@@ -76,9 +81,9 @@ export function recordExit(
     saveQuad(copy, Field.msrData, request.msrData ?? 0n);
   }
 
-  saveWord(copy, INJECTED, ((copy.words[2 * INJECTED] as number) & ~EVENT_VALID) >>> 0);
+  saveWord(copy, INJECTED, ((copy.words[2 * INJECTED] as number) & ~VALID) >>> 0);
   if (p.capabilities.storesLma) {
-    const lma = ((p.cpu.words[EFER_LOW] as number) >>> EFER.LMA) & 1;
+    const lma = ((p.cpu.words[EFER_LOW] as number) >>> LMA) & 1;
     const controls = copy.words[2 * ENTRY_CONTROLS] as number;
     saveWord(
       copy,
@@ -91,7 +96,7 @@ export function recordExit(
 /** SDM §27.9.1, §30.2.1: the basic reason and bits 25–27; the other bits are 0. */
 function exitReasonField(p: VmxProcessor, copy: ProcessorCopy, request: ExitRequest): number {
   let field: number = request.reason;
-  const busLock = request.busLock === true || field === ExitReason.BusLock;
+  const busLock = request.busLock === true || field === BusLock;
   if (busLock && isOn(copy, p.capabilities, BUS_LOCK_DETECTION)) field |= ExitReasonBit.BusLock;
   if (request.prematurelyBusyShadowStack === true && reportsBusyShadowStack(p)) {
     field |= ExitReasonBit.PrematurelyBusyShadowStack;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { RegisterName } from '../../../src/cpu/registers.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
-import { Field, type FieldName } from '../../../src/vmcs/fields.ts';
+import { FIELD_COUNT, Field, type FieldName } from '../../../src/vmcs/fields.ts';
 import { EVENT_VALID, EventType } from '../../../src/vmcs/formats.ts';
 import { EXIT_REASONS, ExitReason } from '../../../src/vmx/exit/exit-reasons.ts';
 import type { ExitRequest } from '../../../src/vmx/exit/exit-request.ts';
@@ -96,7 +96,7 @@ describe('registers and MSRs (SDM §30.3.1)', () => {
     saveGuestState(p, p.copy, CPUID, EXIT_REASONS[10]);
     expect(p.copy.unverified).toBe(0);
     p.cpu.write('RIP', 0x42n);
-    p.copy.written.fill(0);
+    p.copy.written = new Uint8Array(FIELD_COUNT);
     saveGuestState(p, p.copy, CPUID, EXIT_REASONS[10]);
     expect(p.copy.unverified).toBe(p.copy.dependents[Field.guestRip]);
     for (const field of ['guestRip', 'guestCr0', 'guestCsBase', 'guestActivityState'] as const) {

@@ -1,5 +1,5 @@
 /** Writes by the processor to a processor-held copy: they mark what the entry checks must look at again. */
-import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 
 /** Sets a field to two 32-bit words. */
 export function saveWords(copy: ProcessorCopy, slot: number, low: number, high: number): void {
