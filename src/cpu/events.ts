@@ -189,6 +189,8 @@ function takeNested(cpu: Processor): boolean {
     finish(cpu);
     return false;
   }
+  // CR2 is that of the last page fault even if it becomes a double fault.
+  recordCauses(cpu, second);
   const outcome = combine(first, second);
   if (outcome === Combination.Shutdown) {
     finish(cpu);
@@ -206,7 +208,6 @@ function takeNested(cpu: Processor): boolean {
   }
   begin(cpu, second, errorCode, 0);
   w[EVENT_FLAGS] = resumeFlagOf(cpu, second);
-  recordCauses(cpu, second);
   return true;
 }
 

@@ -19,6 +19,8 @@ import { raiseDebug, raiseVmExit, raiseWithCode, Vector } from './exceptions.ts'
 import { materialise } from './flags.ts';
 import { Segment } from './instruction.ts';
 import { cancelSingleStep, keepResumeFlag } from './instruction-start.ts';
+import { loadPdptes } from './page-walk.ts';
+import { cr3Loaded } from './paging.ts';
 import type { Processor } from './processor.ts';
 import { CR0, Register, RFLAGS } from './registers.ts';
 import {
@@ -153,8 +155,13 @@ function noteOldTask(cpu: Processor, source: TaskSwitchSource): void {
 function enterTask(cpu: Processor, format: TssFormat, nests: boolean): boolean {
   const w = cpu.i32;
   if (format.bytes === 4 && ((w[CR0_LOW] as number) & (1 << CR0.PG)) !== 0) {
+    if (cpu.paePaging && !loadPdptes(cpu, newTask.cr3)) {
+      raiseWithCode(cpu, Vector.GP, w[EXTERNAL] as number);
+      return false;
+    }
     w[CR3_LOW] = newTask.cr3;
     w[CR3_LOW + 1] = 0;
+    cr3Loaded(cpu, false);
   }
   for (let n = 0; n < 8; n++) {
     const value = newTask.general[n] as number;

@@ -3,6 +3,7 @@ import { CODE, STACK_TOP } from '../support/code.ts';
 import {
   delivered,
   enterRing,
+  enterVirtual8086,
   gate,
   handler,
   Selector,
@@ -44,29 +45,11 @@ const frame =
     });
   };
 
-/** Virtual-8086 mode at 1000H:0000H with its stack at 7000H:F000H. */
-function virtual8086(code: string | Uint8Array, flags: number, cr4 = 0): World {
+function virtual8086(code: Uint8Array, flags: number, cr4 = 0): World {
   const w = world(code, { bits: 32 });
-  const { cpu } = w;
-  if (typeof code === 'string') throw new Error('virtual-8086 code is bytes');
-  cpu.set('CR4', BigInt(cr4));
-  for (const [name, selector] of [
-    ['CS', 0x1000],
-    ['SS', 0x7000],
-    ['DS', 1],
-    ['ES', 2],
-    ['FS', 3],
-    ['GS', 4],
-  ] as const) {
-    cpu.set(`${name}.selector`, BigInt(selector));
-    cpu.set(`${name}.base`, BigInt(selector * 16));
-    cpu.set(`${name}.limit`, 0xffffn);
-    cpu.set(`${name}.accessRights`, 0xf3n);
-  }
-  cpu.set('RFLAGS', BigInt(VM | 2 | flags));
-  cpu.set('RIP', 0n);
-  cpu.set('RSP', 0xf000n);
-  expect(cpu.mode).toBe(1);
+  w.cpu.set('CR4', BigInt(cr4));
+  enterVirtual8086(w, flags);
+  expect(w.cpu.mode).toBe(1);
   return w;
 }
 

@@ -143,6 +143,20 @@ export function enterRing({ cpu, bits }: World, ring: 1 | 3): void {
   }
 }
 
+/** Virtual-8086 mode at the start of the code, 1000H:0000H, with the stack at 7000H:F000H. */
+export function enterVirtual8086({ cpu }: World, flags = 0): void {
+  const segments = { CS: 0x1000, SS: 0x7000, DS: 1, ES: 2, FS: 3, GS: 4 };
+  for (const [name, selector] of Object.entries(segments) as [keyof typeof segments, number][]) {
+    cpu.set(`${name}.selector`, BigInt(selector));
+    cpu.set(`${name}.base`, BigInt(selector * 16));
+    cpu.set(`${name}.limit`, 0xffffn);
+    cpu.set(`${name}.accessRights`, 0xf3n);
+  }
+  cpu.set('RFLAGS', BigInt(0x2_0002 | flags));
+  cpu.set('RIP', 0n);
+  cpu.set('RSP', 0xf000n);
+}
+
 /** Items of `bytes` bytes from the top of the stack, as numbers. */
 export function stackItems({ machine, cpu }: World, count: number, bytes: 2 | 4 | 8): number[] {
   const base = cpu.mode === 4 ? 0n : cpu.get('SS.base');
