@@ -457,6 +457,21 @@ describe('a valid EPT pointer', () => {
   }
 });
 
+describe('a processor with EPT but without what an EPTP needs', () => {
+  it('can be given nothing better than 0', () => {
+    const { IA32_VMX_EPT_VPID_CAP: cap = 0n } = situationOf().capabilities.msrs;
+    const none = (1n << 6n) | (1n << 7n) | (1n << 8n) | (1n << 14n);
+    const situation = situationOf({
+      controls: ['proc2.enableEpt'],
+      msrs: { IA32_VMX_EPT_VPID_CAP: cap & ~none },
+      fields: { eptPointer: 0x5_001en },
+    });
+    const fix = (id: ControlCheckId) => rowOf(id).fix(contextOf(situation));
+    expect(fix('ctrl.eptp.memtype')).toEqual([{ field: 'eptPointer', value: 0x5_0018n }]);
+    expect(fix('ctrl.eptp.walk-length')).toEqual([{ field: 'eptPointer', value: 0x5_0006n }]);
+  });
+});
+
 describe('a processor without the field', () => {
   it('applies no rule of a control it does not have', () => {
     const capabilities = capabilitiesOf(findProfile('penryn')!, 'checked');

@@ -327,6 +327,18 @@ describe('what others got wrong', () => {
     expect(failing({ fields })).toEqual(['guest.activity.inject-shutdown']);
   });
 
+  it('makes LMA follow the control and LME follow LMA', () => {
+    const fix = (id: string, guestIa32Efer: bigint, off: readonly ControlId[] = []) =>
+      ROWS.find((r) => r.id === id)!.fix(
+        contextOf(situationOf({ controls: ['entry.loadIa32Efer'], off, fields: { guestIa32Efer } })),
+      );
+    const efer = (value: bigint) => [{ field: 'guestIa32Efer', value }];
+    expect(fix('guest.efer.lma-eq-ia32e', 0x101n)).toEqual(efer(0x501n));
+    expect(fix('guest.efer.lma-eq-ia32e', 0x501n, ['entry.ia32eModeGuest'])).toEqual(efer(0x101n));
+    expect(fix('guest.efer.lme-eq-lma', 0x401n)).toEqual(efer(0x501n));
+    expect(fix('guest.efer.lme-eq-lma', 0x101n)).toEqual(efer(0x1n));
+  });
+
   it('repairs the bytes of PAT that are no memory type, and no other', () => {
     const row = ROWS.find((r) => r.id === 'guest.pat.memtype')!;
     const fields = { guestIa32Pat: 0x0302_0007_0605_0401n };
