@@ -2,23 +2,8 @@
  * Puts a case together: operands with registers that make their addresses valid (mostly), and the
  * instruction's bytes with prefixes in any order that the manual allows, redundant ones included.
  */
-import { Choice } from './choice.ts';
-import {
-  CODE_OFFSET,
-  CODE_PAGE,
-  DATA_PAGE,
-  DATA_WINDOW,
-  FX,
-  fill,
-  fillFx,
-  GS_BASE,
-  keepLowerHalves,
-  type NativeCase,
-  PAGE,
-  STACK_PAGE,
-  STACK_WINDOW,
-  WINDOW,
-} from './native-case.ts';
+import { CaseState } from './case-state.ts';
+import { CODE_PAGE, DATA_PAGE, DATA_WINDOW, GS_BASE, PAGE, WINDOW } from './native-case.ts';
 import {
   isMemory,
   type LegacyForm,
@@ -27,84 +12,30 @@ import {
   type MemoryOptions,
   NO_INDEX,
   type Operand,
+  RBP,
+  RBX,
+  RDI,
   type RegisterOperand,
-  RSP,
+  RSI,
   SIZES,
   type Size,
   type VexForm,
   WIDE_SIZES,
 } from './operands.ts';
 
-export class CaseBuilder {
-  readonly random: Choice;
-  /** Size of code, and of addresses and the stack. */
-  readonly bits: 32 | 64;
-  readonly gprs: BigUint64Array;
-  rflags: number;
-  readonly data: Uint8Array;
-  readonly stack: Uint8Array;
-  fx: Uint8Array | undefined;
-  codeOffset = CODE_OFFSET;
-  repeats = false;
-  pushesFlags = false;
-  undefinedFlags = 0;
-  undefinedRegisters = 0;
-  undefinedStatusWord = 0;
-  /** Whether the instruction emitted has a REX prefix in effect: byte registers 4–7 are then SPL … DIL. */
-  hasRex = false;
-  private code: number[] = [];
-  private readonly reserved = new Set<number>();
-  private readonly seed: number;
-  private readonly template: string;
+/** Base and index of the addresses of 16 bits, by ModRM.rm. */
+const SHORT_BASES: readonly (readonly number[])[] = [
+  [RBX, RSI],
+  [RBX, RDI],
+  [RBP, RSI],
+  [RBP, RDI],
+  [RSI],
+  [RDI],
+  [RBP],
+  [RBX],
+];
 
-  constructor(template: string, seed: number, bits: 32 | 64 = 64) {
-    this.template = template;
-    this.seed = seed;
-    this.random = new Choice(seed ^ 0x9e37_79b9);
-    this.bits = bits;
-    const state = fill(seed, bits);
-    this.gprs = state.gprs;
-    this.rflags = state.rflags;
-    this.data = state.data;
-    this.stack = state.stack;
-  }
-
-  finish(): NativeCase {
-    const { template, seed, bits, codeOffset, repeats, pushesFlags, gprs, rflags, data, stack, fx } = this;
-    if (bits === 32) keepLowerHalves(gprs);
-    if (this.code.length === 0 || this.code.length > 16) throw new Error(`${template}: bad length`);
-    return {
-      template,
-      seed,
-      bits,
-      code: Uint8Array.from(this.code),
-      codeOffset,
-      repeats,
-      pushesFlags,
-      gprs,
-      rflags,
-      data,
-      stack,
-      fx,
-      undefined: {
-        flags: this.undefinedFlags,
-        registers: this.undefinedRegisters,
-        statusWord: this.undefinedStatusWord,
-      },
-    };
-  }
-
-  /** The case is about x87, MMX or SSE: its FXSAVE image, filled. */
-  withFx(): DataView {
-    this.fx ??= fillFx(this.seed);
-    return new DataView(this.fx.buffer, 0, FX);
-  }
-
-  /** Keeps registers out of address computations that follow. */
-  reserve(...registers: number[]): void {
-    for (const register of registers) this.reserved.add(register);
-  }
-
+export class CaseBuilder extends CaseState {
   /** Any general register. */
   register(): number {
     return this.random.below(this.bits === 64 ? 16 : 8);
@@ -157,20 +88,25 @@ export class CaseBuilder {
     const target = options.at ?? this.address(bytes, options);
     const low = target < 1n << 31n;
     const wide = this.bits === 64;
-    const addressSize32 = wide && low && random.chance(15);
+    const shortAddress = wide && low && random.chance(15);
     const gs = wide && random.chance(8);
     const offset = BigInt.asUintN(this.bits, gs ? target - BigInt(GS_BASE) : target);
     const set = (register: number, value: bigint) => {
       gprs[register] = BigInt.asUintN(
         64,
-        addressSize32 ? BigInt.asUintN(32, value) | (random.quad() << 32n) : BigInt.asUintN(this.bits, value),
+        shortAddress ? BigInt.asUintN(32, value) | (random.quad() << 32n) : BigInt.asUintN(this.bits, value),
       );
       this.reserved.add(register);
     };
+    if (!wide && random.chance(20)) {
+      const short = this.smallSegment(target);
+      if (short) return short;
+    }
     const common = {
       address: target,
-      addressSize32,
+      shortAddress,
       gs,
+      es: false,
       base: 0,
       index: 0,
       sib: undefined,
@@ -248,6 +184,45 @@ export class CaseBuilder {
     };
   }
 
+  /** An operand by way of the small segment in ES, addressed with 16 or 32 bits; undefined if registers are taken. */
+  private smallSegment(target: bigint): MemoryOperand | undefined {
+    const { random, gprs } = this;
+    const offset = Number(target) - DATA_PAGE;
+    const shortAddress = random.chance(75);
+    const mod = random.below(3);
+    const rm = shortAddress ? random.below(8) : random.pick([0, 1, 2, 3, 6, 7]);
+    const plain = shortAddress ? SHORT_BASES[rm] : [rm];
+    // With mod 0, number 6 of the short forms is a displacement alone.
+    const registers = (shortAddress && mod === 0 && rm === 6 ? [] : plain) as readonly number[];
+    if (registers.some((register) => this.reserved.has(register)) || offset < 0) return undefined;
+    const bytes = mod === 1 ? 1 : mod === 2 || registers.length === 0 ? (shortAddress ? 2 : 4) : 0;
+    const value = bytes === 1 ? random.below(256) - 128 : bytes === 0 ? 0 : random.next() | 0;
+    const displacement = registers.length === 0 ? offset : value;
+    const bits = shortAddress ? 16 : 32;
+    const [base, index] = registers;
+    const rest =
+      offset - displacement - (index === undefined ? 0 : Number(BigInt.asUintN(16, gprs[index] as bigint)));
+    if (base !== undefined) {
+      const upper = shortAddress ? BigInt(random.next() & ~0xffff) : 0n;
+      gprs[base] = BigInt.asUintN(32, upper | BigInt.asUintN(bits, BigInt(rest)));
+    }
+    this.reserve(...registers);
+    this.smallEs = true;
+    return {
+      address: target,
+      mod,
+      rm,
+      sib: undefined,
+      base: 0,
+      index: 0,
+      displacement: littleEndian(displacement, bytes),
+      ripRelative: false,
+      shortAddress,
+      gs: false,
+      es: true,
+    };
+  }
+
   private modRm(
     regField: number,
     rm: Operand,
@@ -299,9 +274,10 @@ export class CaseBuilder {
     if (form.lock) prefixes.push(0xf0);
     const rm = form.rm;
     const memory = rm !== undefined && isMemory(rm) ? rm : undefined;
-    if (memory?.addressSize32) prefixes.push(0x67);
+    if (memory?.shortAddress) prefixes.push(0x67);
     if (memory?.gs) prefixes.push(0x65);
-    this.addRedundant(prefixes, form);
+    if (memory?.es) prefixes.push(0x26);
+    if (!memory?.es) this.addRedundant(prefixes, form);
     this.shuffle(prefixes);
     // A mandatory prefix after any redundant one decides.
     if (form.mandatory !== undefined) prefixes.push(form.mandatory);
@@ -343,8 +319,9 @@ export class CaseBuilder {
     while (code.length > 15) {
       const needed = [
         form.size === 16,
-        memory?.addressSize32,
+        memory?.shortAddress,
         memory?.gs,
+        memory?.es,
         form.lock,
         form.mandatory !== undefined,
       ];
@@ -363,8 +340,9 @@ export class CaseBuilder {
     const keep = [...(form.prefixes ?? [])];
     if (form.size === 16) keep.push(0x66);
     if (form.lock) keep.push(0xf0);
-    if (memory?.addressSize32) keep.push(0x67);
+    if (memory?.shortAddress) keep.push(0x67);
     if (memory?.gs) keep.push(0x65);
+    if (memory?.es) keep.push(0x26);
     if (form.mandatory !== undefined) keep.push(form.mandatory);
     prefixes.splice(0, prefixes.length, ...keep);
   }
@@ -374,8 +352,9 @@ export class CaseBuilder {
     const { rm } = form;
     const memory = isMemory(rm) ? rm : undefined;
     const prefixes: number[] = [];
-    if (memory?.addressSize32) prefixes.push(0x67);
+    if (memory?.shortAddress) prefixes.push(0x67);
     if (memory?.gs) prefixes.push(0x65);
+    else if (memory?.es) prefixes.push(0x26);
     else if (this.random.chance(8)) prefixes.push(this.random.pick([0x26, 0x2e, 0x36, 0x3e]));
     this.shuffle(prefixes);
     const r = (form.reg ?? 0) >= 8 ? 0 : 0x80;
@@ -403,60 +382,5 @@ export class CaseBuilder {
   /** Immediate of 1, 2 or 4 bytes (64-bit operands take 4). */
   immediate(size: Size): number[] {
     return littleEndian(this.random.edge(), Math.min(size / 8, 4));
-  }
-
-  /** Whether a byte register number stands for bits 15:8 of a register, given the instruction emitted. */
-  private isHigh(size: Size, register: number): boolean {
-    return size === 8 && !this.hasRex && register >= 4 && register < 8;
-  }
-
-  /** Value of an operand before the instruction (after it was emitted). */
-  valueOf(operand: Operand, size: Size): bigint {
-    if (isMemory(operand)) {
-      let value = 0n;
-      for (let i = 0; i < size / 8; i++) {
-        const offset = Number(operand.address) - DATA_PAGE - DATA_WINDOW + i;
-        value |= BigInt(this.data[offset] ?? 0) << BigInt(8 * i);
-      }
-      return value;
-    }
-    if (this.isHigh(size, operand.register))
-      return ((this.gprs[operand.register - 4] as bigint) >> 8n) & 0xffn;
-    return BigInt.asUintN(size, this.gprs[operand.register] as bigint);
-  }
-
-  /** Sets the value of an operand before the instruction (after it was emitted). */
-  setValue(operand: Operand, size: Size, value: bigint): void {
-    if (isMemory(operand)) {
-      const offset = Number(operand.address) - DATA_PAGE - DATA_WINDOW;
-      if (offset < 0) return;
-      littleEndian(value, size / 8).forEach((byte, i) => {
-        if (offset + i < WINDOW) this.data[offset + i] = byte;
-      });
-      return;
-    }
-    const high = this.isHigh(size, operand.register);
-    const register = high ? operand.register - 4 : operand.register;
-    const shift = high ? 8n : 0n;
-    const mask = ((1n << BigInt(size)) - 1n) << shift;
-    const old = this.gprs[register] as bigint;
-    this.gprs[register] = (old & ~mask) | ((value << shift) & mask);
-  }
-
-  /** Moves RSP to where a push or a pop of up to 8 bytes faults, rarely. */
-  stackEdges(): void {
-    if (this.random.chance(4)) {
-      const at = this.random.pick([0, 4, 7, PAGE, PAGE - 1, PAGE - 4, PAGE - 7]);
-      this.gprs[RSP] = BigInt(STACK_PAGE + at);
-    } else if (this.random.chance(2))
-      this.gprs[RSP] = 0x8000_0000_0000_0000n + BigInt(this.random.below(256));
-  }
-
-  /** Writes to the stack window at RSP, as far as RSP is in it. */
-  setStack(offset: number, bytes: readonly number[]): void {
-    const at = Number((this.gprs[RSP] as bigint) - BigInt(STACK_PAGE + STACK_WINDOW)) + offset;
-    bytes.forEach((byte, i) => {
-      if (at + i >= 0 && at + i < WINDOW) this.stack[at + i] = byte;
-    });
   }
 }

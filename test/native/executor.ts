@@ -47,6 +47,8 @@ const Physical = {
   data: 0x1_1000,
   stack: 0x1_2000,
   gdt: 0x1_3000,
+  /** Behind the GDT in its page. */
+  ldt: 0x1_3800,
   idt: 0x1_4000,
   tss: 0x1_5000,
   kernelStack: 0x1_6000,
@@ -62,6 +64,8 @@ const KERNEL_CODE = 0x10;
 const USER_DATA = 0x2b;
 const USER_CODE = 0x33;
 const USER_CODE_32 = 0x23;
+/** The data page alone, in the LDT. */
+const SMALL_DATA = 0x07;
 const TSS_SELECTOR = 0x40;
 /** Segment descriptors by selector, as Linux has them. */
 const DESCRIPTORS: readonly (readonly [number, bigint])[] = [
@@ -101,6 +105,7 @@ function mapPages({ memory }: Machine): void {
 function makeTables({ memory }: Machine): void {
   for (const [selector, descriptor] of DESCRIPTORS)
     memory.write64(Physical.gdt + (selector & ~7), descriptor);
+  memory.write64(Physical.ldt, 0x2040_f300_0000_0fffn);
   const tss = KERNEL + BigInt(Physical.tss);
   const low = 0x0000_8b00_0000_0067n | ((tss & 0xff_ffffn) << 16n) | (((tss >> 24n) & 0xffn) << 56n);
   memory.write64(Physical.gdt + TSS_SELECTOR, low);
@@ -136,7 +141,9 @@ export function createExecutor(): ExecuteCase {
   cpu.set('IDTR.limit', BigInt(16 * VECTORS - 1));
   cpu.set('TR.selector', BigInt(TSS_SELECTOR));
   cpu.set('TR.base', KERNEL + BigInt(Physical.tss));
-  cpu.set('LDTR.accessRights', UNUSABLE);
+  cpu.set('LDTR.base', KERNEL + BigInt(Physical.ldt));
+  cpu.set('LDTR.limit', 7n);
+  cpu.set('LDTR.selector', 0x50n);
   const { quads } = cpu.processor;
   const page = (physical: number) => {
     const offset = memory.ramOffset(physical);
@@ -221,6 +228,12 @@ export function createExecutor(): ExecuteCase {
 
   return (c) => {
     enterUserMode(c.bits);
+    if (c.smallEs) {
+      cpu.set('ES.selector', BigInt(SMALL_DATA));
+      cpu.set('ES.base', BigInt(DATA_PAGE));
+      cpu.set('ES.limit', BigInt(PAGE - 1));
+      cpu.set('ES.accessRights', 0x40f3n);
+    }
     const before = initialMemory(c);
     prepare(c, before);
     const start = BigInt(CODE_PAGE + c.codeOffset);

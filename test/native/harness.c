@@ -5,6 +5,7 @@
  * back, and the handler goes on with the next case.
  */
 #define _GNU_SOURCE
+#include <asm/ldt.h>
 #include <asm/prctl.h>
 #include <signal.h>
 #include <stdint.h>
@@ -29,10 +30,12 @@ enum {
   STEPS_LIMIT = 65536,
 };
 
-enum { REPEATS = 1, HAS_FX = 2, COMPATIBILITY = 4 };
+enum { REPEATS = 1, HAS_FX = 2, COMPATIBILITY = 4, SMALL_ES = 8 };
 
 /* Selectors of Linux for user code of 64 and 32 bits, and user data. */
 enum { CODE_64 = 0x33, CODE_32 = 0x23, USER_DATA = 0x2b };
+/* Entry 0 of the LDT: the data page alone. */
+enum { SMALL_DATA = 0x07 };
 
 struct test_case {
   uint8_t code[16];
@@ -92,7 +95,8 @@ static void prepare(ucontext_t *context) {
   selectors |= c->flags & COMPATIBILITY ? CODE_32 : CODE_64;
   gregs[REG_CSGSFS] = (greg_t)(selectors | (uint64_t)USER_DATA << 48);
   /* No signal saves these two; code of 32 bits needs them. */
-  __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(USER_DATA));
+  int es = c->flags & SMALL_ES ? SMALL_DATA : USER_DATA;
+  __asm__ volatile("mov %0, %%ds\n\tmov %1, %%es" : : "r"(USER_DATA), "r"(es));
   if (c->flags & HAS_FX) {
     uint8_t *frame = (uint8_t *)context->uc_mcontext.fpregs;
     uint32_t mask;
@@ -209,6 +213,9 @@ int main(void) {
   map_fixed(DATA, PROT_READ | PROT_WRITE, -1);
   map_fixed(STACK, PROT_READ | PROT_WRITE, -1);
   if (syscall(SYS_arch_prctl, ARCH_SET_GS, GS_BASE) != 0) die("cannot set GS.base");
+
+  struct user_desc small = {.base_addr = DATA, .limit = PAGE - 1, .seg_32bit = 1, .useable = 1};
+  if (syscall(SYS_modify_ldt, 0x11, &small, sizeof small) != 0) die("cannot write the LDT");
 
   static uint8_t signal_stack[1 << 17];
   stack_t alternate = {.ss_sp = signal_stack, .ss_size = sizeof signal_stack};

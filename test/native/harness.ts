@@ -22,6 +22,7 @@ const RESULT_BYTES = 584;
 const REPEATS = 1;
 const HAS_FX = 2;
 const COMPATIBILITY = 4;
+const SMALL_ES = 8;
 /** Vector of the single-step trap: the instruction was executed. */
 const STEPPED = 1;
 
@@ -49,6 +50,12 @@ export function buildHarness(): void {
   if (built.status !== 0) throw new Error(`the harness does not compile:\n${built.stderr}`);
 }
 
+function flagsOf(c: NativeCase): number {
+  const repeats = c.repeats ? REPEATS : 0;
+  const fx = c.fx ? HAS_FX : 0;
+  return repeats | fx | (c.bits === 32 ? COMPATIBILITY : 0) | (c.smallEs ? SMALL_ES : 0);
+}
+
 function encode(cases: readonly NativeCase[]): Uint8Array {
   const bytes = new Uint8Array(cases.length * CASE_BYTES);
   const view = new DataView(bytes.buffer);
@@ -56,7 +63,7 @@ function encode(cases: readonly NativeCase[]): Uint8Array {
     const at = i * CASE_BYTES;
     bytes.set(c.code, at);
     bytes[at + 16] = c.code.length;
-    bytes[at + 17] = (c.repeats ? REPEATS : 0) | (c.fx ? HAS_FX : 0) | (c.bits === 32 ? COMPATIBILITY : 0);
+    bytes[at + 17] = flagsOf(c);
     view.setUint16(at + 18, c.codeOffset, true);
     view.setBigUint64(at + 24, BigInt(c.rflags), true);
     c.gprs.forEach((value, register) => {

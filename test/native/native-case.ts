@@ -33,6 +33,8 @@ export interface NativeCase {
   readonly seed: number;
   /** 64-bit mode, or compatibility mode with code of 32 bits. */
   readonly bits: 32 | 64;
+  /** ES is a segment of the data page alone, from base to limit; else it is flat. */
+  readonly smallEs: boolean;
   readonly code: Uint8Array;
   readonly codeOffset: number;
   /** A repeated string instruction: it is executed to its end, not for one iteration. */

@@ -35,8 +35,11 @@ export interface MemoryOperand {
   readonly index: number;
   readonly displacement: readonly number[];
   readonly ripRelative: boolean;
-  readonly addressSize32: boolean;
+  /** Prefix 67H: 32 bits in 64-bit code, 16 in code of 32 bits. */
+  readonly shortAddress: boolean;
   readonly gs: boolean;
+  /** The segment in ES is the small one, and a prefix names it. */
+  readonly es: boolean;
 }
 
 export type Operand = RegisterOperand | MemoryOperand;

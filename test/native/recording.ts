@@ -87,6 +87,7 @@ function caseFields(c: NativeCase): string {
   const state = fill(c.seed, c.bits);
   return fields({
     b: c.bits === 32 ? '32' : '',
+    es: c.smallEs ? '1' : '',
     at: number(c.codeOffset, CODE_OFFSET),
     repeats: c.repeats ? '1' : '',
     pushes: c.pushesFlags ? '1' : '',
@@ -148,6 +149,7 @@ export function parseLine(line: string): { readonly case: NativeCase; readonly r
     template,
     seed,
     bits,
+    smallEs: given['es'] !== undefined,
     code: fromHex(code),
     codeOffset: parse(given['at'], CODE_OFFSET),
     repeats: given['repeats'] !== undefined,

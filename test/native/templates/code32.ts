@@ -8,7 +8,7 @@ const USER_DATA = 0x2b;
 const USER_CODE_64 = 0x33;
 const KERNEL_DATA = 0x18;
 /** Null selectors, and selectors of no descriptor that CPL 3 may load. */
-const BAD = [0xfff8, 0x1003, 0x0007, KERNEL_DATA];
+const BAD = [0xfff8, 0x1003, 0x000f, KERNEL_DATA];
 
 function decimal(name: string, opcode: number, undefinedFlags: number): Template {
   return {

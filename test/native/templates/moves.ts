@@ -152,8 +152,9 @@ function pop(c: CaseBuilder): unknown {
       index: 0,
       displacement: [c.random.below(48)],
       ripRelative: false,
-      addressSize32: false,
+      shortAddress: false,
       gs: false,
+      es: false,
     };
     c.gprs[RSP] = (c.gprs[RSP] as bigint) & ~BigInt(bytes - 1);
     return c.emit({ ...form, opcode: [0x8f], digit: 0, rm });

@@ -9,10 +9,11 @@ import type { Template } from './template.ts';
 const KERNEL_CODE = 0x10;
 const KERNEL_DATA = 0x18;
 const USER_CODE_32 = 0x23;
+const LDT_DATA = 0x07;
 const USER_DATA = 0x2b;
 const USER_CODE = 0x33;
-/** Beyond the limit of the GDT, and in an LDT that is not there. */
-const NOWHERE = [0xfff8, 0xfffb, 0x1003, 0x0007, 0x000c, 0xffff];
+/** Beyond the limits of GDT and LDT. */
+const NOWHERE = [0xfff8, 0xfffb, 0x1003, 0x000f, 0x000c, 0xffff];
 const NULLS = [0, 1, 2, 3];
 
 const canonical = (c: CaseBuilder) => BigInt.asUintN(64, BigInt.asIntN(48, c.random.edge()));
@@ -25,8 +26,8 @@ function setSelector(c: CaseBuilder, rm: Operand, selector: number): void {
 function movToSegment(c: CaseBuilder): void {
   const rm = c.operand(16);
   const [digit, selectors] = c.random.pick([
-    [0, [...NULLS, USER_DATA, USER_CODE, KERNEL_DATA, ...NOWHERE]],
-    [3, [...NULLS, USER_DATA, USER_CODE_32, KERNEL_CODE, ...NOWHERE]],
+    [0, [...NULLS, LDT_DATA, USER_DATA, USER_CODE, KERNEL_DATA, ...NOWHERE]],
+    [3, [...NULLS, LDT_DATA, USER_DATA, USER_CODE_32, KERNEL_CODE, ...NOWHERE]],
     [2, [...NULLS, USER_CODE, KERNEL_DATA, USER_DATA & ~3, ...NOWHERE]],
     [4, [KERNEL_DATA, ...NOWHERE]],
     [5, [KERNEL_CODE, ...NOWHERE]],
@@ -37,6 +38,7 @@ function movToSegment(c: CaseBuilder): void {
 
 const ANY = [
   ...NULLS,
+  LDT_DATA,
   KERNEL_CODE,
   KERNEL_DATA,
   USER_CODE_32,
