@@ -110,6 +110,8 @@ function makeTables({ memory }: Machine): void {
   const low = 0x0000_8b00_0000_0067n | ((tss & 0xff_ffffn) << 16n) | (((tss >> 24n) & 0xffn) << 56n);
   memory.write64(Physical.gdt + TSS_SELECTOR, low);
   memory.write64(Physical.gdt + TSS_SELECTOR + 8, tss >> 32n);
+  // The I/O map begins behind the limit: no port is allowed.
+  memory.write16(Physical.tss + 0x66, 0xffff);
   memory.write64(Physical.tss + 4, KERNEL + BigInt(KERNEL_STACK_TOP));
   for (let vector = 0; vector < VECTORS; vector++) {
     const handler = HANDLERS + BigInt(vector) * HANDLER_BYTES;
