@@ -22,9 +22,9 @@ export const Intercept = {
   /** The slot `linear` holds the address. */
   INVLPG: 7,
   INVPCID: 8,
-  /** `a`: 0 SGDT, 1 SIDT, 2 LGDT, 3 LIDT. */
+  /** LGDT, LIDT, SGDT, SIDT. */
   GDTR_IDTR: 9,
-  /** `a`: 0 SLDT, 1 STR, 2 LLDT, 3 LTR. */
+  /** LLDT, LTR, SLDT, STR. */
   LDTR_TR: 10,
   /** `a`: source operand; the slot `linear` holds the address of one in memory. */
   LMSW: 11,

@@ -85,17 +85,29 @@ export class TranslationCache {
   /** Forgets what translates `hi`:`lo` in `context`, global translations included (INVLPG). */
   invalidatePage(lo: number, hi: number, context: number): void {
     if (!this.occupied) return;
+    for (let n = 0; n < ENTRIES; n++) if (this.usable(n, context)) this.forgetIfWithin(n, lo, hi);
+  }
+
+  /** Forgets an entry if `hi`:`lo` is in the page it was made from, which may be larger than 4 KBytes. */
+  private forgetIfWithin(n: number, lo: number, hi: number): void {
+    if ((this.tagLow[n] as number) === 0) return;
+    const rights = this.rights[n] as number;
+    let mask = -PAGE_SIZE;
+    if ((rights & PageRight.Huge) !== 0) mask = -0x4000_0000;
+    else if ((rights & PageRight.Large) !== 0) mask = -0x20_0000;
+    if (this.tagHigh[n] === hi && ((this.tagLow[n] as number) & mask) === (lo & mask)) this.tagLow[n] = 0;
+  }
+
+  /** Forgets what translates `hi`:`lo` for a VPID, under every PCID (INVVPID of an individual address). */
+  invalidateVpidPage(lo: number, hi: number, vpid: number): void {
     for (let n = 0; n < ENTRIES; n++) {
-      if ((this.tagLow[n] as number) === 0 || !this.usable(n, context)) continue;
-      const rights = this.rights[n] as number;
-      const mask =
-        (rights & PageRight.Huge) !== 0
-          ? -0x4000_0000
-          : (rights & PageRight.Large) !== 0
-            ? -0x20_0000
-            : -PAGE_SIZE;
-      if (this.tagHigh[n] === hi && ((this.tagLow[n] as number) & mask) === (lo & mask)) this.tagLow[n] = 0;
+      if ((this.contexts[n] as number) >>> 12 === vpid) this.forgetIfWithin(n, lo, hi);
     }
+  }
+
+  /** Forgets every VPID but 0000H. */
+  invalidateAllVpids(): void {
+    this.invalidate((own) => own >>> 12 !== 0);
   }
 
   /** Forgets one context; global translations only if `globals`. */

@@ -174,7 +174,7 @@ export class VmxUnit implements VmxProcessor {
 
   /**
    * After a VM entry or VM exit: whether instructions may exit now, and which translations go. Without
-   * "enable VPID" every transition invalidates those of VPID 0000H (SDM §31.4.3.1).
+   * "enable VPID" every transition invalidates those of VPID 0000H (SDM §31.4).
    */
   private operationChanged(): void {
     const { cpu, vmx } = this;

@@ -25,6 +25,12 @@ function isPreventedByUmip(cpu: Processor): boolean {
   return cpu.cpl > 0 && ((cpu.i32[CR4_LOW] as number) & (1 << CR4.UMIP)) !== 0;
 }
 
+/** Bases are tested against the widest linear address of the processor, whatever CR4.LA57 says. */
+function isTableBase(cpu: Processor, high: number): boolean {
+  const sign = high >> (cpu.features.linearAddressBits - 33);
+  return sign === 0 || sign === -1;
+}
+
 /** LGDT and LIDT; `register` is the slot of the base, the limit follows it. */
 function loadTable(register: number): Execute {
   return (cpu, i) => {
@@ -36,7 +42,7 @@ function loadTable(register: number): Execute {
     const halves = (n: number) => cpu.u16[(T0 >> 1) + n] as number;
     let low = halves(1) | (halves(2) << 16);
     const high = bytes === 10 ? halves(3) | (halves(4) << 16) : 0;
-    if (!isCanonicalPair(cpu, high) && bytes === 10) return raiseWithCode(cpu, Vector.GP, 0);
+    if (bytes === 10 && !isTableBase(cpu, high)) return raiseWithCode(cpu, Vector.GP, 0);
     if (i.operandBits === 16) low &= 0xff_ffff;
     const w = cpu.i32;
     w[2 * register] = low;

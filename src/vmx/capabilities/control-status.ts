@@ -7,8 +7,42 @@ import { CONTROLS, type ControlId } from '../../vmcs/controls.ts';
 
 export type ControlStatus = 'absent' | 'checked' | 'complete';
 
-/** Controls whose whole effect is on VM entry or VM exit themselves, and activators of groups. */
+/**
+ * Controls whose behaviour in VMX non-root operation is here, whose whole effect is on VM entry or VM
+ * exit themselves, and activators of groups.
+ */
 const COMPLETE: readonly ControlId[] = [
+  'pin.externalInterruptExiting',
+  'pin.nmiExiting',
+  'proc.useTscOffsetting',
+  'proc.hltExiting',
+  'proc.invlpgExiting',
+  'proc.mwaitExiting',
+  'proc.rdpmcExiting',
+  'proc.rdtscExiting',
+  'proc.cr3LoadExiting',
+  'proc.cr3StoreExiting',
+  'proc.cr8LoadExiting',
+  'proc.cr8StoreExiting',
+  'proc.movDrExiting',
+  'proc.unconditionalIoExiting',
+  'proc.useIoBitmaps',
+  'proc.useMsrBitmaps',
+  'proc.monitorExiting',
+  'proc.pauseExiting',
+  'proc2.descriptorTableExiting',
+  'proc2.enableRdtscp',
+  'proc2.enableVpid',
+  'proc2.wbinvdExiting',
+  'proc2.pauseLoopExiting',
+  'proc2.rdrandExiting',
+  'proc2.enableInvpcid',
+  'proc2.vmcsShadowing',
+  'proc2.rdseedExiting',
+  'proc2.useTscScaling',
+  'proc2.enableUserWaitAndPause',
+  'proc3.virtualizeIa32SpecCtrl',
+  'exit.acknowledgeInterruptOnExit',
   'proc.activateSecondaryControls',
   'proc.activateTertiaryControls',
   'exit.saveDebugControls',

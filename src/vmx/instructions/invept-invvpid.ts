@@ -1,7 +1,4 @@
-/**
- * INVEPT and INVVPID (SDM §33.3). This processor keeps no cached translations yet, so nothing is left
- * to invalidate once the operands are found valid.
- */
+/** INVEPT and INVVPID (SDM §33.3). No EPT is used yet, so that INVEPT has nothing to invalidate. */
 import { isCanonical } from '../../bits/address.ts';
 import { Mode } from '../../cpu/processor.ts';
 import { EptVpidCap } from '../capabilities/capability-msrs.ts';
@@ -72,6 +69,16 @@ export function invept(
   return vmSucceed(p);
 }
 
+/** Forgets cached translations as INVVPID of `type` says (SDM §31.4). */
+function invalidate(p: VmxProcessor, type: number, vpid: number, linear: bigint): void {
+  const { translations } = p.cpu;
+  if (type === 0) {
+    const lo = Number(BigInt.asIntN(32, linear));
+    translations.invalidateVpidPage(lo, Number(BigInt.asIntN(32, linear >> 32n)), vpid);
+  } else if (type === 2) translations.invalidateAllVpids();
+  else translations.invalidateVpid(vpid, type === 1);
+}
+
 /** `descriptor` is 128 bits: VPID in 15:0, zeros in 63:16, linear address in 127:64. */
 export function invvpid(
   p: VmxProcessor,
@@ -88,5 +95,6 @@ export function invvpid(
   const badVpid = kind !== 2n && vpid === 0n;
   const badAddress = kind === 0n && !isCanonical(linear, p.cpu.features.linearAddressBits);
   if (reserved !== 0n || badVpid || badAddress) return vmFail(p, InstructionError.InvalidInvalidationOperand);
+  invalidate(p, Number(kind), Number(vpid), linear);
   return vmSucceed(p);
 }

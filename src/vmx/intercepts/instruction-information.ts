@@ -38,15 +38,19 @@ export function vmreadVmwrite(i: Instruction): number {
   return (registerOrMemory(i) | (i.reg << 28)) >>> 0;
 }
 
-/** Table 30-10; `number` is 0 SGDT, 1 SIDT, 2 LGDT, 3 LIDT. */
-export function gdtrIdtr(cpu: Processor, i: Instruction, number: number): number {
+/** Instructions as Tables 30-10 and 30-11 number them. */
+const GDTR_IDTR = ['SGDT', 'SIDT', 'LGDT', 'LIDT'];
+const LDTR_TR = ['SLDT', 'STR', 'LLDT', 'LTR'];
+
+/** Table 30-10. */
+export function gdtrIdtr(cpu: Processor, i: Instruction): number {
   const operandSize = cpu.mode !== Mode.Bit64 && i.operandBits === 32 ? 1 << 11 : 0;
-  return memoryOperand(i) | operandSize | (number << 28);
+  return memoryOperand(i) | operandSize | (GDTR_IDTR.indexOf(i.row.mnemonic) << 28);
 }
 
-/** Table 30-11; `number` is 0 SLDT, 1 STR, 2 LLDT, 3 LTR. */
-export function ldtrTr(i: Instruction, number: number): number {
-  return registerOrMemory(i) | (number << 28);
+/** Table 30-11. */
+export function ldtrTr(i: Instruction): number {
+  return registerOrMemory(i) | (LDTR_TR.indexOf(i.row.mnemonic) << 28);
 }
 
 /** Table 30-12: RDRAND and RDSEED. */

@@ -168,13 +168,13 @@ export const INTERCEPTS: Readonly<Record<Intercept, InterceptRow>> = {
     reason: ExitReason.GdtrOrIdtrAccess,
     when: descriptorTableExiting,
     qualification: displacement,
-    information: (e) => information.gdtrIdtr(e.p.cpu, e.i, e.a),
+    information: (e) => information.gdtrIdtr(e.p.cpu, e.i),
   },
   [Intercept.LDTR_TR]: {
     reason: ExitReason.LdtrOrTrAccess,
     when: descriptorTableExiting,
     qualification: displacement,
-    information: (e) => information.ldtrTr(e.i, e.a),
+    information: (e) => information.ldtrTr(e.i),
   },
   [Intercept.LMSW]: {
     reason: ExitReason.ControlRegisterAccess,
