@@ -5,6 +5,8 @@ import { MMX_ROWS } from './mmx.ts';
 import { PACKED_ARITHMETIC_ROWS } from './packed-arithmetic.ts';
 import { PACKED_SHIFT_ROWS } from './packed-shift.ts';
 import { PACKED_SHUFFLE_ROWS } from './packed-shuffle.ts';
+import { VECTOR_ARITHMETIC_ROWS } from './vector-arithmetic.ts';
+import { VECTOR_CONVERT_ROWS } from './vector-convert.ts';
 import { VECTOR_LOGIC_ROWS } from './vector-logic.ts';
 import { VECTOR_MOVE_ROWS } from './vector-move.ts';
 
@@ -14,6 +16,8 @@ export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
   ...PACKED_ARITHMETIC_ROWS,
   ...PACKED_SHIFT_ROWS,
   ...PACKED_SHUFFLE_ROWS,
+  ...VECTOR_ARITHMETIC_ROWS,
+  ...VECTOR_CONVERT_ROWS,
   ...VECTOR_LOGIC_ROWS,
   ...VECTOR_MOVE_ROWS,
 ];
