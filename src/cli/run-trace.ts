@@ -29,6 +29,14 @@ export function traceVmx(cpu: LogicalProcessor, write: (line: string) => void): 
   };
 }
 
+/** Lets `cpu` write a line for each instruction before it is executed. */
+export function traceInstructions(cpu: LogicalProcessor, write: (line: string) => void): void {
+  cpu.watchInstructions((text) => {
+    const guest = cpu.operation === 'non-root' ? 'guest ' : '';
+    write(traceLine(cpu, `${guest}${hex(cpu.get('CS.selector'), 4)}:${hex(cpu.get('RIP'))} ${text}`));
+  });
+}
+
 /** A line of the trace. */
 export function traceLine(cpu: LogicalProcessor, text: string): string {
   return `${String(cpu.processor.executed).padStart(12)} cpu${cpu.index} ${text}\n`;

@@ -22,7 +22,7 @@ import {
 } from './run-report.ts';
 import { fileSink, type Sink, standardOutput } from './run-sinks.ts';
 import { StatusLine } from './run-status.ts';
-import { traceVmx } from './run-trace.ts';
+import { traceInstructions, traceVmx } from './run-trace.ts';
 
 /** How long a slice is between two looks at signals, output and the time. */
 const SLICE_MILLISECONDS = 20;
@@ -113,7 +113,7 @@ async function runWatched(image: string, options: RunOptions, signals: Signals):
   applyBootPlan(plan, machine.memory, machine.cpu(0).processor);
   const trace = options.trace === undefined ? undefined : new OutputFile(options.trace);
   const counts = { exits: new Map<number, number>(), entryFailures: new Map<number, number>() };
-  observe(machine, counts, trace);
+  observe(machine, counts, trace, options.traceInstructions);
 
   const started = performance.now();
   const flush = async () => {
@@ -186,11 +186,13 @@ function observe(
   machine: Machine,
   counts: { readonly exits: Map<number, number>; readonly entryFailures: Map<number, number> },
   trace: OutputFile | undefined,
+  instructions: boolean,
 ): void {
   const cpu = machine.cpu(0);
   const encoder = new TextEncoder();
-  const tracer: VmxObserver | undefined =
-    trace === undefined ? undefined : traceVmx(cpu, (line) => trace.write(encoder.encode(line)));
+  const write = (line: string) => trace?.write(encoder.encode(line));
+  const tracer: VmxObserver | undefined = trace === undefined ? undefined : traceVmx(cpu, write);
+  if (instructions) traceInstructions(cpu, write);
   cpu.unit.observe({
     ...tracer,
     exit: (copy) => {

@@ -20,6 +20,8 @@ export class Execution {
   private readonly blocks: BlockCache;
   /** `cpu.executed` up to which the time-stamp counter has advanced. */
   private counted = 0;
+  /** Sees each instruction before it is executed; blocks then are executed one instruction at a time. */
+  watch: ((i: Instruction) => void) | undefined = undefined;
 
   constructor(cpu: Processor) {
     this.cpu = cpu;
@@ -68,10 +70,12 @@ export class Execution {
     const { cpu } = this;
     const { i32 } = cpu;
     // What needs attention needs it after each single instruction.
-    const most = i32[ATTENTION] !== 0 ? 1 : Math.min(instructions.length, end - cpu.executed);
+    const singly = i32[ATTENTION] !== 0 || this.watch !== undefined;
+    const most = singly ? 1 : Math.min(instructions.length, end - cpu.executed);
     let n = 0;
     let next: Next = Next.Sequential;
     let i = instructions[0] as Instruction;
+    this.watch?.(i);
     do {
       i = instructions[n++] as Instruction;
       advance(cpu, i.length);

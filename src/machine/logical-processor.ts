@@ -3,6 +3,7 @@
  * instructions by name, ordinary loads and stores that are watched, MSRs and registers.
  */
 import { bit } from '../bits/u64.ts';
+import { disassemble } from '../cpu/disassembly.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { type Mode, Processor } from '../cpu/processor.ts';
@@ -165,6 +166,17 @@ export class LogicalProcessor {
   /** Executes `count` instructions at CS:RIP, fewer if the processor has nothing to execute. */
   run(count: number): void {
     this.#execution.run(count);
+  }
+
+  /**
+   * Lets `watch` see the text of each instruction before it is executed (of a repeated string
+   * instruction, of each time it is started or continued), or nobody.
+   */
+  watchInstructions(watch: ((text: string) => void) | undefined): void {
+    this.#execution.watch =
+      watch === undefined
+        ? undefined
+        : (i) => watch(disassemble(i, this.processor.quads[Register.RIP] as bigint));
   }
 
   // VMX instructions.

@@ -143,6 +143,17 @@ describe('vmxon run', () => {
     expect(stderr).toBe(`vmxon: ${image}: the image asks for a video mode; there is no display\n`);
   });
 
+  it('traces instructions', () => {
+    const trace = join(folder, 'instructions.trace');
+    run(LOOP, '--max-instructions', '3', '--trace', trace, '--trace-instructions');
+    expect(readFileSync(trace, 'utf8').split('\n')).toEqual([
+      '           0 cpu0 0x0008:0x10000c INC EAX',
+      '           1 cpu0 0x0008:0x10000d JMP 10000CH',
+      '           2 cpu0 0x0008:0x10000c INC EAX',
+      '',
+    ]);
+  });
+
   it('stops when the time is over', () => {
     const { status, stderr } = run(LOOP, '--timeout', '0.2', '--json');
     expect(status).toBe(124);
