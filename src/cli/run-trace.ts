@@ -76,7 +76,8 @@ export function exitText(copy: ProcessorCopy): string {
   const reason = full & 0xffff;
   const spec = exitReasonSpec(reason);
   const failed = (full & ExitReasonBit.EntryFailure) !== 0;
-  const parts = [`${failed ? 'VM-entry failure' : 'VM exit'} ${reason} ${spec?.name ?? 'not defined'}`];
+  const name = (spec?.name ?? 'not defined').replace(/^VM-entry failure: /, '');
+  const parts = [`${failed ? 'VM-entry failure' : 'VM exit'} ${reason} ${name}`];
   parts.push(`guest at ${hex(quad('guestCsSelector'), 4)}:${hex(quad('guestRip'))}`);
   if (spec === undefined) return parts.join(', ');
   const qualification = quad('exitQualification');

@@ -39,6 +39,7 @@ import {
   type InstructionForm,
   type MemoryOperand,
   NO_OPERAND_FORM,
+  operandValue,
   registerForm,
   type SourceOperand,
 } from './instructions/operands.ts';
@@ -224,7 +225,7 @@ export class VmxUnit implements VmxProcessor {
       this.cpu.stateChanged();
     }
     if (TRANSITIONS.has(outcome.kind)) this.operationChanged();
-    this.observer?.instruction?.(mnemonic, typeof operand === 'bigint' ? operand : undefined, outcome);
+    this.observer?.instruction?.(mnemonic, operandValue(operand), outcome);
     return outcome;
   }
 

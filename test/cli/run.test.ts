@@ -121,6 +121,71 @@ describe('vmxon run', () => {
     });
   });
 
+  it('passes on serial output and the exit status of the guest, and traces its VMX instructions', () => {
+    const code = `
+      mov rax, cr4
+      or eax, 0x2000
+      mov cr4, rax
+      mov rax, cr0
+      or eax, 0x20
+      mov cr0, rax
+      mov ecx, 0x480
+      rdmsr
+      mov edi, 0x300000
+      mov [edi + 0x1000], eax
+      mov [edi + 0x2000], eax
+      mov dword ptr [edi], 0x301000
+      mov dword ptr [edi + 8], 0x302000
+      vmxon qword ptr [edi]
+      vmclear qword ptr [edi + 8]
+      vmptrld qword ptr [edi + 8]
+      mov eax, 0x681e
+      vmwrite rax, rdi
+      vmread rbx, rax
+      vmlaunch
+      mov dx, 0x3f8
+      mov al, 0x4f
+      out dx, al
+      mov al, 0x4b
+      out dx, al
+      mov al, 3
+      out 0xf4, al`;
+    const image = file('vmx.bin', assemble(code, 64, 0x20_0000));
+    const trace = join(folder, 'vmx.trace');
+    const { status, stdout, stderr } = run(
+      ...[image, '--flat', '0x200000', '--mode', '64', '--json', '--trace', trace, '--timeout', '60'],
+    );
+    expect({ status, stdout }).toEqual({ status: 7, stdout: 'OK' });
+    expect(JSON.parse(stderr)).toMatchObject({
+      cpu: { vmxOperation: 'root' },
+      instructions: 27,
+      unmodelled: [],
+    });
+    const lines = readFileSync(trace, 'utf8').split('\n');
+    expect(lines.map((line) => line.replace(/^ +\d+ cpu0 /, ''))).toEqual([
+      'VMXON 0x301000: VMsucceed',
+      'VMCLEAR 0x302000: VMsucceed',
+      'VMPTRLD 0x302000: VMsucceed',
+      'VMWRITE 0x681e Guest RIP: VMsucceed',
+      'VMREAD 0x681e Guest RIP: VMsucceed',
+      expect.stringMatching(/^VMLAUNCH: VMfailValid 7, /),
+      '',
+    ]);
+  });
+
+  it('writes serial output and the debug console to files', () => {
+    const code = 'mov dx, 0x3f8; mov al, 0x41; out dx, al; out 0xe9, al; out dx, al; cli; hlt';
+    const image = file('files.bin', assemble(code, 16, 0x7c00));
+    const [serial, debug] = [join(folder, 'serial'), join(folder, 'debug')];
+    const { status, stdout } = run(image, '--flat', '0x7c00', '--serial', serial, '--debug-console', debug);
+    expect([status, stdout, readFileSync(serial, 'utf8'), readFileSync(debug, 'utf8')]).toEqual([
+      6,
+      '',
+      'AA',
+      'A',
+    ]);
+  });
+
   it('reports for people', () => {
     const { stderr } = run(
       LOOP,

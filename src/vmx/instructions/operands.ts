@@ -13,7 +13,7 @@ export type MemoryOperand =
   | bigint
   | { readonly kind: 'register' }
   | { readonly kind: 'fault'; readonly vector: number; readonly errorCode: number | undefined }
-  | { readonly kind: 'memory'; load(): bigint | Outcome };
+  | { readonly kind: 'memory'; load(): bigint | Outcome /** What was loaded. */; value?: bigint };
 
 /** An operand that may be in memory or in a register, whose value then stands here as well. */
 export type SourceOperand = Exclude<MemoryOperand, { readonly kind: 'register' }>;
@@ -36,11 +36,20 @@ export function readOperand(operand: MemoryOperand): bigint | Outcome {
   switch (operand.kind) {
     case 'fault':
       return fault(operand.vector, operand.errorCode);
-    case 'memory':
-      return operand.load();
+    case 'memory': {
+      const loaded = operand.load();
+      if (typeof loaded === 'bigint') operand.value = loaded;
+      return loaded;
+    }
     case 'register':
       return FAULT_UD;
   }
+}
+
+/** The value of an operand as far as the instruction got to it. */
+export function operandValue(operand: MemoryOperand | undefined): bigint | undefined {
+  if (operand === undefined || typeof operand === 'bigint') return operand;
+  return operand.kind === 'memory' ? operand.value : undefined;
 }
 
 /** What the VM exit of a VMX instruction reports about its encoding (SDM §30.2.1, §30.2.5). */
