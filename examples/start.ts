@@ -1,7 +1,7 @@
 /**
  * `npm start`: real VMCS contents on a two-CPU machine. It builds the VMCSs of three dumps from the
  * field in memory, launches what can be launched, migrates it, makes the classic mistakes, and says
- * why the bad ones are refused.
+ * why the bad ones are refused. Then a hypervisor in machine code runs a guest on both CPUs.
  */
 import { readFileSync } from 'node:fs';
 import Table from 'cli-table3';
@@ -16,12 +16,16 @@ import {
   Machine,
   type Outcome,
 } from '../src/index.ts';
+import { runHypervisor } from './hypervisor.ts';
 
 const DUMPS = [
   { file: 'ept-violation-exit.txt', address: 0x10_0000, title: 'a guest that left with an EPT violation' },
   { file: 'blocking-by-sti.txt', address: 0x10_1000, title: 'a guest refused with 0x80000021' },
   { file: 'gp-without-error-code.txt', address: 0x10_2000, title: 'a guest refused with VMLAUNCH error 7' },
 ] as const;
+
+/** The interrupt that the exit acknowledges, as that VMCS asks: vector 32. */
+const INTERRUPT_32 = 0x8000_0020;
 
 const machine = new Machine({ cpus: 2, profile: ['full', 'full'], hazards: 'report' });
 const timeline = new Table({
@@ -155,7 +159,7 @@ step(cpu1, 'VMRESUME', () => cpu1.vmresume(), 'mistake: after VMCLEAR the launch
 step(cpu1, 'VMLAUNCH', () => cpu1.vmlaunch(), 'the same guest, on the other CPU');
 step(cpu1, '(guest) HLT', () => cpu1.vmexit({ reason: ExitReason.Hlt, instructionLength: 1 }));
 step(cpu1, 'VMRESUME', () => cpu1.vmresume(), 'resumed there');
-step(cpu1, '(guest) external interrupt', () => cpu1.vmexit({ reason: ExitReason.ExternalInterrupt }));
+step(cpu1, '(guest) external interrupt', () => cpu1.vmexit({ reason: ExitReason.ExternalInterrupt, event: INTERRUPT_32 }));
 
 step(
   cpu0,
@@ -199,3 +203,24 @@ for (const { title, failures } of refused) {
 console.log(
   `\n${machine.hazardCount} hazards reported, ${pc.dim('each with its CPU, address and section: vmxon explain ID')}`,
 );
+
+const run = await runHypervisor();
+console.log(
+  `\n${pc.bold('A hypervisor in machine code (examples/hypervisor.asm), its guest migrated in the middle')}`,
+);
+const exits = (cpu: number) => run.events.filter((e) => e === `CPU ${cpu}: VM exit`).length;
+const ofEach = new Table({
+  head: ['CPU', 'instructions', 'VM exits', 'VMX instructions in order (repeated ones once)'],
+  wordWrap: true,
+  colWidths: [5, 14, 10, 62],
+});
+for (const [cpu, instructions] of run.instructions.entries()) {
+  const own = run.events.filter((e) => e.startsWith(`CPU ${cpu}: VM`) && !e.endsWith('VM exit'));
+  const names = own.map((e) => /: (\w+)/.exec(e)?.[1] ?? '').filter((name, n, all) => name !== all[n - 1]);
+  ofEach.push([cpu, instructions, exits(cpu), names.join(' → ')]);
+}
+console.log(ofEach.toString());
+console.log(
+  `The guest printed, each byte an I/O exit:\n${pc.green(run.output.trimEnd().replace(/^/gm, '  '))}`,
+);
+console.log(`Then: ${run.stop}. Hazards: ${run.hazards}.`);
