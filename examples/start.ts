@@ -159,7 +159,9 @@ step(cpu1, 'VMRESUME', () => cpu1.vmresume(), 'mistake: after VMCLEAR the launch
 step(cpu1, 'VMLAUNCH', () => cpu1.vmlaunch(), 'the same guest, on the other CPU');
 step(cpu1, '(guest) HLT', () => cpu1.vmexit({ reason: ExitReason.Hlt, instructionLength: 1 }));
 step(cpu1, 'VMRESUME', () => cpu1.vmresume(), 'resumed there');
-step(cpu1, '(guest) external interrupt', () => cpu1.vmexit({ reason: ExitReason.ExternalInterrupt, event: INTERRUPT_32 }));
+step(cpu1, '(guest) external interrupt', () =>
+  cpu1.vmexit({ reason: ExitReason.ExternalInterrupt, event: INTERRUPT_32 }),
+);
 
 step(
   cpu0,

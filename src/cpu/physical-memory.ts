@@ -101,6 +101,16 @@ export class PhysicalMemory {
     return ((this.pageUse[(offset - this.ramStart) >>> 12] as number) & PAGE_IS_WATCHED) === 0 ? offset : 0;
   }
 
+  /** From now on every access to the page of `address` goes past the watcher; true if it did not before. */
+  watch(address: number): boolean {
+    const offset = this.ramOffset(address);
+    if (offset === 0) return false;
+    const page = (offset - this.ramStart) >>> 12;
+    const use = this.pageUse[page] as number;
+    this.pageUse[page] = use | PAGE_IS_WATCHED;
+    return (use & PAGE_IS_WATCHED) === 0;
+  }
+
   /** Physical address of the RAM at `offset` of {@link buffer}. */
   ramAddress(offset: number): number {
     const address = offset - this.ramStart;
@@ -230,7 +240,9 @@ export class PhysicalMemory {
     this.pages.clear();
     this.lastNumber = -1;
     this.u8.fill(0, this.ramStart);
-    this.pageUse.fill(0);
+    for (let page = 0; page < this.pageUse.length; page++) {
+      this.pageUse[page] = (this.pageUse[page] as number) & PAGE_IS_WATCHED;
+    }
     for (let page = 0; page < this.codeVersions.length; page++)
       this.codeVersions[page] = this.codeVersions[page]! + 1;
     for (const [number, bytes] of pages) this.page(number * PAGE_SIZE).u8.set(bytes);

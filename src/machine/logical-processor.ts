@@ -69,6 +69,8 @@ export class LogicalProcessor {
     this.#peers = options.peers;
     this.processor = new Processor(options.index, options.profile.features, options.memory);
     this.processor.random.state = options.seed;
+    this.processor.accessWatch = (isStore, address, length, bytes) =>
+      this.#seeAccess(isStore ? 'store' : 'load', address, length, bytes);
     this.#execution = new Execution(this.processor);
     this.unit = new VmxUnit(
       this.processor,
@@ -317,6 +319,26 @@ export class LogicalProcessor {
     const bytes = new Uint8Array(8);
     new DataView(bytes.buffer).setBigUint64(0, value, true);
     this.store(address, bytes);
+  }
+
+  /** An access of executing code; true if the machine stops at the hazard it is. */
+  #seeAccess(
+    kind: 'load' | 'store',
+    address: number,
+    length: number,
+    bytes: Uint8Array | undefined,
+  ): boolean {
+    const stops = reportOrdinaryAccess(
+      this.#monitor,
+      this.#units(),
+      this.index,
+      kind,
+      address,
+      length,
+      bytes,
+    );
+    if (stops) this.processor.requestStop();
+    return stops;
   }
 
   #units(): readonly VmxUnit[] {

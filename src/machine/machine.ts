@@ -75,7 +75,14 @@ export class Machine {
           peers: () => this.processors,
         }),
     );
+    this.#monitor.watch = (address) => this.#watch(address);
     this.platform = options.devices === undefined ? undefined : this.#connect(options.devices, options);
+  }
+
+  /** Accesses by executing code to the region at `address` are seen from now on. */
+  #watch(address: number): void {
+    if (!this.#monitor.watching || !this.memory.watch(address)) return;
+    for (const { processor } of this.processors) processor.tlb.forgetAll();
   }
 
   #connect(connections: PlatformConnections, { cpus = 1, memory = 0 }: MachineOptions): Platform {

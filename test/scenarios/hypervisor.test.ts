@@ -16,7 +16,9 @@ describe('a hypervisor in machine code (examples/hypervisor.asm)', () => {
       'CPU 0: VM exit',
     ]);
     // One exit for each character, and CPUID on one side, HLT on the other.
-    expect(of(0).filter((e) => e.endsWith('VM exit'))).toHaveLength('hello from the guest on CPU 0\n'.length + 1);
+    expect(of(0).filter((e) => e.endsWith('VM exit'))).toHaveLength(
+      'hello from the guest on CPU 0\n'.length + 1,
+    );
     expect(of(1).filter((e) => e.endsWith('VM exit'))).toHaveLength('and on CPU 1\n'.length + 1);
     expect(of(1)).toContain('CPU 1: VMLAUNCH — VMentry');
   });

@@ -53,6 +53,9 @@ export class HazardMonitor {
   /** VMXON regions in use: address → processor. */
   readonly #vmxonRegions = new Map<number, number>();
 
+  /** Called with the address of each region that ordinary accesses have to be watched for. */
+  watch: (address: number) => void = () => {};
+
   constructor(mode: HazardMode) {
     this.mode = mode;
   }
@@ -89,6 +92,7 @@ export class HazardMonitor {
         launchedOn: -1,
       };
       this.#regions.set(address, record);
+      this.watch(address);
     }
     return record;
   }
@@ -142,6 +146,7 @@ export class HazardMonitor {
 
   setVmxonOwner(address: number, cpu: number): void {
     this.#vmxonRegions.set(address, cpu);
+    this.watch(address);
   }
 
   clearVmxonOwner(address: number, cpu: number): void {
