@@ -41,6 +41,15 @@ function wholeNumber(least: number, most: number): (text: string) => number {
   };
 }
 
+function regularExpression(text: string): string {
+  try {
+    new RegExp(text);
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+  return text;
+}
+
 function seedOfCase(text: string): number {
   if (!/^[0-9a-f]{1,8}$/i.test(text)) throw new InvalidArgumentError('It must be a hexadecimal seed.');
   return Number.parseInt(text, 16);
@@ -67,7 +76,11 @@ function show(c: NativeCase, differences: readonly Difference[]): void {
 function campaign(options: Options): void {
   const { seed = Math.floor(Math.random() * 2 ** 31), cases: count } = options;
   const templates = usable(TEMPLATES, options.only);
-  if (templates.length === 0) throw new Error(`no template of this processor matches ${options.only}`);
+  if (templates.length === 0) {
+    console.error(`no template that this processor can execute matches ${options.only}`);
+    process.exitCode = 2;
+    return;
+  }
   const total = options.case === undefined ? count : templates.length;
   if (options.case === undefined) {
     const only = options.only === undefined ? '' : ` --only '${options.only}'`;
@@ -147,7 +160,11 @@ new Command('npm run test:native --')
       wholeNumber(0, 2 ** 32 - 1),
     ),
   )
-  .option('-o, --only <pattern>', 'only templates whose name matches this regular expression')
+  .addOption(
+    new Option('-o, --only <pattern>', 'only templates whose name matches this regular expression').argParser(
+      regularExpression,
+    ),
+  )
   .addOption(new Option('--case <seed>', 'one case of each template, of this seed').argParser(seedOfCase))
   .addOption(
     new Option('--show <number>', 'most differing cases to print')

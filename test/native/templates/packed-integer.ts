@@ -195,9 +195,13 @@ function betweenMmxAndXmm(c: CaseBuilder): void {
   c.emit({ opcode: [0x0f, 0xd6], mandatory, reg, rm: { register }, redundant: 'segment' });
 }
 
-/** CVTPI2PS, CVTPI2PD, CVTPS2PI, CVTPD2PI and the truncating forms. */
+/**
+ * CVTPI2PS, CVTPI2PD, CVTPS2PI, CVTPD2PI and the truncating forms. Whether a SIMD exception comes
+ * before or after the transition to MMX state is not said: all are masked.
+ */
 function mmxConversions(c: CaseBuilder): void {
-  c.withFx();
+  const fx = c.withFx();
+  fx.setUint32(24, fx.getUint32(24, true) | 0x1f80, true);
   const prefix = c.random.pick([0, 0x66]);
   const toMmx = c.random.chance(60);
   const opcode = [0x0f, toMmx ? c.random.pick([0x2c, 0x2d]) : 0x2a];
