@@ -1,9 +1,9 @@
 /** `npm run test:decoder`: byte strings decoded by vmxon and by iced-x86 in each size of code, and compared. */
 import { Command, InvalidArgumentError } from 'commander';
 import { print, table } from '../src/cli/output.ts';
-import { ByteStrings } from '../test/decoder/byte-strings.ts';
-import { Comparison, newTally, type Tally } from '../test/decoder/comparison.ts';
-import { FEATURES } from '../test/decoder/features.ts';
+import { ByteStrings } from '../test/cpu/decoder/byte-strings.ts';
+import { Comparison, newTally, type Tally } from '../test/cpu/decoder/comparison.ts';
+import { FEATURES } from '../test/cpu/decoder/features.ts';
 
 interface Options {
   readonly count: number;

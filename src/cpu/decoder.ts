@@ -29,6 +29,7 @@ const RIP = 8 * Register.RIP;
 const XMM = 8 * Register.XMM0;
 const FPR = 8 * Register['FPR0.significand'];
 const NO_SEGMENT = -1;
+const CONTROL_REGISTERS: ReadonlySet<number> = new Set([0, 2, 3, 4, 8]);
 
 /** Base and index of the 16-bit addressing forms by r/m (SDM vol. 2A Table 2-1). */
 const BASES_16 = [3, 3, 5, 5, 6, 7, 5, 3] as const;
@@ -216,6 +217,8 @@ export class Decoder {
     if (!row.usesVvvv && vvvv !== 0) return false;
     if (row.writesSegment && i.reg === Segment.CS) return false;
     if (row.namesSegment && i.reg > Segment.GS) return false;
+    if (row.namesControlRegister && !CONTROL_REGISTERS.has(i.reg)) return false;
+    if (row.namesDebugRegister && i.reg > 7) return false;
     return row.row.feature === undefined || row.row.feature(this.features);
   }
 

@@ -53,6 +53,8 @@ export interface CompiledRow {
   /** `reg` of ModR/M is a segment register, and the first operand. */
   readonly namesSegment: boolean;
   readonly writesSegment: boolean;
+  readonly namesControlRegister: boolean;
+  readonly namesDebugRegister: boolean;
   /** The operand size is 32 or 64, never 16. */
   readonly atLeast32: boolean;
   /** Conditions; −1 for none. */
@@ -215,6 +217,8 @@ function compileRow(row: OpcodeRow): { key: number; compiled: CompiledRow }[] {
     usesVvvv: operands.some((o) => o.kind === 'B' || o.kind === 'H'),
     namesSegment: operands.some((o) => o.kind === 'S'),
     writesSegment: operands[0]?.kind === 'S',
+    namesControlRegister: operands.some((o) => o.kind === 'C'),
+    namesDebugRegister: operands.some((o) => o.kind === 'D'),
     atLeast32: operands.some((o) => o.type === 'y') && !operands.some((o) => o.type === 'v'),
     digit,
     mod,

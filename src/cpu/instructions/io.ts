@@ -222,7 +222,7 @@ export const IO_ROWS: readonly OpcodeRow[] = [
   {
     opcode: '6C',
     mnemonic: 'INSB',
-    operands: '',
+    operands: 'Yb DX',
     execute: stringIo(true, true),
     repeat: 'rep',
     ends: true,
@@ -230,8 +230,8 @@ export const IO_ROWS: readonly OpcodeRow[] = [
   },
   {
     opcode: '6D',
-    mnemonic: 'INS',
-    operands: '',
+    mnemonic: 'INSW/INSD',
+    operands: 'Yz DX',
     execute: stringIo(false, true),
     repeat: 'rep',
     ends: true,
@@ -240,7 +240,7 @@ export const IO_ROWS: readonly OpcodeRow[] = [
   {
     opcode: '6E',
     mnemonic: 'OUTSB',
-    operands: '',
+    operands: 'DX Xb',
     execute: stringIo(true, false),
     repeat: 'rep',
     ends: true,
@@ -248,8 +248,8 @@ export const IO_ROWS: readonly OpcodeRow[] = [
   },
   {
     opcode: '6F',
-    mnemonic: 'OUTS',
-    operands: '',
+    mnemonic: 'OUTSW/OUTSD',
+    operands: 'DX Xz',
     execute: stringIo(false, false),
     repeat: 'rep',
     ends: true,

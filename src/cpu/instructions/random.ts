@@ -36,14 +36,14 @@ function sized(intercept: Intercept): SizedExecute {
 
 export const RANDOM_ROWS: readonly OpcodeRow[] = [
   {
-    opcode: '0F C7 /6 mod=3',
+    opcode: 'NFx 0F C7 /6 mod=3',
     mnemonic: 'RDRAND',
     operands: 'Rv',
     execute: sized(Intercept.RDRAND),
     feature: (f) => f.rdrand,
   },
   {
-    opcode: '0F C7 /7 mod=3',
+    opcode: 'NFx 0F C7 /7 mod=3',
     mnemonic: 'RDSEED',
     operands: 'Rv',
     execute: sized(Intercept.RDSEED),

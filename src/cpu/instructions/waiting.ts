@@ -89,9 +89,9 @@ const MOST_TICKS = 100_000n;
 
 export const WAITING_ROWS: readonly OpcodeRow[] = [
   { opcode: 'F3 90 b=0', mnemonic: 'PAUSE', operands: '', execute: pause, ends: true, begins: true },
-  { opcode: '0F 01 /1 mod=3 rm=0', mnemonic: 'MONITOR', operands: '', execute: monitor },
+  { opcode: 'NP 0F 01 /1 mod=3 rm=0', mnemonic: 'MONITOR', operands: '', execute: monitor },
   {
-    opcode: '0F 01 /1 mod=3 rm=1',
+    opcode: 'NP 0F 01 /1 mod=3 rm=1',
     mnemonic: 'MWAIT',
     operands: '',
     execute: mwait,

@@ -9,10 +9,20 @@ export const ALIASES: ReadonlyMap<string, string> = new Map([
   // With REX.W, as the manual has it.
   ['SYSRETQ', 'SYSRET'],
   ['SYSEXITQ', 'SYSEXIT'],
+  ['FXSAVE64', 'FXSAVE'],
+  ['FXRSTOR64', 'FXRSTOR'],
 ]);
 
 /** Instructions of which iced-x86 names operands that the manual leaves implied. */
-export const IMPLIED_OPERANDS: ReadonlySet<string> = new Set(['XLAT']);
+export const IMPLIED_OPERANDS: ReadonlySet<string> = new Set([
+  'XLAT',
+  'MASKMOVQ',
+  'MASKMOVDQU',
+  'MONITOR',
+  'MWAIT',
+  'UMWAIT',
+  'TPAUSE',
+]);
 
 export interface IntendedDifference {
   readonly id: string;
@@ -33,11 +43,12 @@ const sameButForSize = (own: InstructionForm, other: InstructionForm) =>
   own.length === other.length &&
   own.operands.length === other.operands.length &&
   own.operands.every((operand, n) => {
-    const theirs = (other.operands[n] as string).replace(/^2 /, '');
-    return withoutSize(operand.replace(/^2 /, '')) === withoutSize(theirs);
+    const theirs = (other.operands[n] as string).replace(/^\d+ /, '');
+    return withoutSize(operand.replace(/^\d+ /, '')) === withoutSize(theirs);
   });
 
-const SELECTOR_OPERANDS = new Set(['ARPL', 'LAR', 'LSL', 'VERR', 'VERW', 'LLDT', 'LTR', 'MOV']);
+const SELECTOR_OPERANDS = new Set(['ARPL', 'LAR', 'LSL', 'VERR', 'VERW', 'LLDT', 'LTR', 'LMSW', 'MOV']);
+const NARROW_VECTOR_RESULTS = new Set(['PINSRW', 'PEXTRW', 'PMOVMSKB', 'MOVMSKPS', 'MOVMSKPD']);
 const SEGMENT_REGISTER = /^[CDEFGS]S$/;
 
 /** The two bytes of the opcode follow the legacy and REX prefixes. */
@@ -48,9 +59,9 @@ function isTwoByte(bytes: Uint8Array, second: number): boolean {
 
 export const INTENDED_DIFFERENCES: readonly IntendedDifference[] = [
   {
-    id: 'selector-of-a-register',
+    id: 'word-of-a-register',
     reason:
-      'A selector in a general register is its low 16 bits; iced-x86 names the register by operand size.',
+      'A selector or the operand of LMSW in a general register is its low 16 bits; iced-x86 names it by operand size.',
     applies: (own, iced) =>
       own !== undefined &&
       iced !== undefined &&
@@ -58,6 +69,29 @@ export const INTENDED_DIFFERENCES: readonly IntendedDifference[] = [
       SELECTOR_OPERANDS.has(own.mnemonic) &&
       (own.mnemonic !== 'MOV' || own.operands.some((operand) => SEGMENT_REGISTER.test(operand))) &&
       sameButForSize(own, iced),
+  },
+  {
+    id: 'narrow-part-of-a-vector',
+    reason: 'A word, or a mask of bits, in a general register; iced-x86 names the register by operand size.',
+    applies: (own, iced) =>
+      own !== undefined &&
+      iced !== undefined &&
+      own.mnemonic === iced.mnemonic &&
+      NARROW_VECTOR_RESULTS.has(own.mnemonic) &&
+      sameButForSize(own, iced),
+  },
+  {
+    id: 'address-in-a-register',
+    reason:
+      'UMONITOR takes an address of the address size from a register; iced-x86 names the register by that.',
+    applies: (own, iced) =>
+      own?.mnemonic === 'UMONITOR' && iced?.mnemonic === 'UMONITOR' && sameButForSize(own, iced),
+  },
+  {
+    id: 'movd-with-rex-w',
+    reason: 'MOVD with REX.W is one opcode row here; its other name is MOVQ.',
+    applies: (own, iced) =>
+      own?.mnemonic === 'MOVD' && iced?.mnemonic === 'MOVQ' && sameButForSize(own, iced),
   },
   {
     id: 'hints-0F0D',

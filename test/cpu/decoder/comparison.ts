@@ -1,7 +1,7 @@
 /** Both decoders on one byte string: what differs, and whether that is intended. */
-import type { CpuidFeatures } from '../../src/cpu/cpuid.ts';
-import { Decoder, MAX_INSTRUCTION_BYTES } from '../../src/cpu/decoder.ts';
-import { OPCODE_ROWS, OPCODES } from '../../src/cpu/opcode-map.ts';
+import type { CpuidFeatures } from '../../../src/cpu/cpuid.ts';
+import { Decoder, MAX_INSTRUCTION_BYTES } from '../../../src/cpu/decoder.ts';
+import { OPCODE_ROWS, OPCODES } from '../../../src/cpu/opcode-map.ts';
 import { IcedDecoder } from './iced-form.ts';
 import { ALIASES, IMPLIED_OPERANDS, INTENDED_DIFFERENCES } from './intended-differences.ts';
 import { type InstructionForm, ownForm } from './own-form.ts';

@@ -1,7 +1,7 @@
 /** What vmxon's decoder makes of an instruction, in the terms of the comparison. */
-import type { Instruction } from '../../src/cpu/instruction.ts';
-import { IMMEDIATE_OPERAND, MEMORY_OPERAND } from '../../src/cpu/operand-forms.ts';
-import { Register } from '../../src/cpu/registers.ts';
+import type { Instruction } from '../../../src/cpu/instruction.ts';
+import { IMMEDIATE_OPERAND, MEMORY_OPERAND } from '../../../src/cpu/operand-forms.ts';
+import { Register } from '../../../src/cpu/registers.ts';
 
 /** An instruction as both decoders can describe it. */
 export interface InstructionForm {
@@ -78,7 +78,8 @@ function operandText(i: Instruction, notation: string, position: number, bits: n
   if (SEGMENTS.includes(notation)) return notation;
   const fixed = /^[ABCD][LH]$/.test(notation) ? 8 : /^[A-D]X$/.test(notation) ? 16 : 0;
   if (fixed !== 0) return generalName(at, fixed);
-  if (/^[re][A-D]X$/.test(notation)) return generalName(at, i.operandBits);
+  if (/^r[A-D]X$/.test(notation)) return generalName(at, i.operandBits);
+  if (/^e[A-D]X$/.test(notation)) return generalName(at, Math.min(i.operandBits, 32));
   if (match === null) return `?${notation}`;
   const [, kind = '', type = '', second, use] = match;
   const size = bitsOf(type, i.operandBits);
@@ -125,7 +126,7 @@ function mnemonicOf(i: Instruction): string {
   const names = i.row.mnemonic.split('/');
   if (names.length === 1) return i.row.mnemonic;
   const bits = i.row.mnemonic.startsWith('JCXZ') ? i.addressBits : i.operandBits;
-  return names[bits === 16 ? 0 : bits === 32 ? 1 : 2] ?? i.row.mnemonic;
+  return names[bits === 16 ? 0 : bits === 32 ? 1 : 2] ?? (names.at(-1) as string);
 }
 
 /** `i` in code of `bits` bits. */

@@ -2,11 +2,11 @@ import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { DecodeFailure, Decoder, MAX_INSTRUCTION_BYTES } from '../../src/cpu/decoder.ts';
 import { OPCODE_ROWS, OPCODES } from '../../src/cpu/opcode-map.ts';
-import { ByteStrings } from './byte-strings.ts';
-import { Comparison, newTally } from './comparison.ts';
-import { FEATURES } from './features.ts';
-import { INTENDED_DIFFERENCES } from './intended-differences.ts';
-import { ownForm } from './own-form.ts';
+import { ByteStrings } from './decoder/byte-strings.ts';
+import { Comparison, newTally } from './decoder/comparison.ts';
+import { FEATURES } from './decoder/features.ts';
+import { INTENDED_DIFFERENCES } from './decoder/intended-differences.ts';
+import { ownForm } from './decoder/own-form.ts';
 
 const COUNT = 20_000;
 const SIZES = [16, 32, 64] as const;

@@ -1,6 +1,6 @@
 /** Byte strings to decode: 15 bytes from a seed, half of them built like instructions. */
-import { Prng } from '../../src/bits/prng.ts';
-import { MAX_INSTRUCTION_BYTES } from '../../src/cpu/decoder.ts';
+import { Prng } from '../../../src/bits/prng.ts';
+import { MAX_INSTRUCTION_BYTES } from '../../../src/cpu/decoder.ts';
 
 const LEGACY_PREFIXES = [0x66, 0x67, 0xf0, 0xf2, 0xf3, 0x66, 0xf2, 0xf3, 0x26, 0x2e, 0x36, 0x3e, 0x64, 0x65];
 /** Opcodes of VEX map 0F38 and 0F3A that general-purpose instructions have. */
