@@ -1,8 +1,13 @@
+/** What CPUID says of a processor: its features and who it is. */
+import type { InstructionSets } from './instruction-sets.ts';
+
 /**
  * What CPUID enumerates of a processor, as far as register formats, MSRs and VMX depend on it.
  * The names are the feature flags of SDM vol. 2A, CPUID.
  */
-export interface CpuidFeatures {
+export interface CpuidFeatures extends InstructionSets {
+  /** CPUID.00H:EAX: highest basic leaf. */
+  readonly highestBasicLeaf: number;
   /** CPUID.80000008H:EAX[7:0], 32–52. */
   readonly physicalAddressBits: number;
   /** CPUID.80000008H:EAX[15:8]: 32 without Intel 64, 48, or 57 with 5-level paging. */
@@ -54,18 +59,22 @@ export interface CpuidFeatures {
   readonly totalMemoryEncryption: boolean;
   /** CPUID.80000001H:EDX[27] or CPUID.07H.0:ECX[22]: IA32_TSC_AUX. */
   readonly tscAux: boolean;
-  /** CPUID.0DH.1:EAX[3]: IA32_XSS. */
-  readonly xsaves: boolean;
   /** CPUID.01H:ECX[24]: IA32_TSC_DEADLINE. */
   readonly tscDeadline: boolean;
   /** CPUID.01H:ECX[21]. */
   readonly x2apic: boolean;
-  /** CPUID.01H:ECX[30]. */
-  readonly rdrand: boolean;
-  /** CPUID.07H.0:EBX[18]. */
-  readonly rdseed: boolean;
-  /** CPUID.07H.0:ECX[5] (WAITPKG): UMONITOR, UMWAIT, TPAUSE. */
-  readonly userWaitAndPause: boolean;
+  /** Bits of IA32_DEBUGCTL besides those of bus-lock detection and RTM. */
+  readonly debugctlBits: number;
   /** Bits of CR4 that software may set. */
   readonly cr4Bits: bigint;
+}
+
+/** Who a processor is, as CPUID tells. */
+export interface ProcessorIdentity {
+  /** CPUID.01H:EAX: type, family, model, stepping. */
+  readonly signature: number;
+  /** CPUID.80000002H to 80000004H; what exceeds 47 characters is cut off. */
+  readonly brand: string;
+  /** Logical processors of the machine: one package of cores without hyper-threading. */
+  readonly processors: number;
 }

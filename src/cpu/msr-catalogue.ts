@@ -74,20 +74,8 @@ export function eferReserved(features: CpuidFeatures): bigint {
 
 /** Reserved bits of IA32_DEBUGCTL (SDM vol. 3B §19.4.1). */
 export function debugctlReserved(features: CpuidFeatures): bigint {
-  return none(
-    0,
-    1,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    14,
-    ...(features.busLockDetection ? [2] : []),
-    ...(features.rtm ? [15] : []),
-  );
+  const defined = [...(features.busLockDetection ? [2] : []), ...(features.rtm ? [15] : [])];
+  return none(...defined) & ~BigInt(features.debugctlBits);
 }
 
 /** Reserved bits of IA32_PERF_GLOBAL_CTRL (SDM vol. 3B §21.2.2). */

@@ -8,6 +8,7 @@ import { CACHE_ROWS } from './instructions/caches.ts';
 import { CONTROL_REGISTER_ROWS } from './instructions/control-registers.ts';
 import { CONTROL_TRANSFER_ROWS } from './instructions/control-transfer.ts';
 import { CONVERT_ROWS } from './instructions/convert.ts';
+import { CPUID_ROWS } from './instructions/cpuid.ts';
 import { DECIMAL_ROWS } from './instructions/decimal.ts';
 import { DESCRIPTOR_TABLE_ROWS } from './instructions/descriptor-tables.ts';
 import { EXCHANGE_ROWS } from './instructions/exchange.ts';
@@ -45,6 +46,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...CONTROL_REGISTER_ROWS,
   ...CONTROL_TRANSFER_ROWS,
   ...CONVERT_ROWS,
+  ...CPUID_ROWS,
   ...DECIMAL_ROWS,
   ...DESCRIPTOR_TABLE_ROWS,
   ...EXCHANGE_ROWS,

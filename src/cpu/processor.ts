@@ -6,7 +6,8 @@ import { Prng } from '../bits/prng.ts';
 import { bit } from '../bits/u64.ts';
 import { flatAccesses } from './addressing.ts';
 import { Attention } from './attention.ts';
-import type { CpuidFeatures } from './cpuid.ts';
+import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
+import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
 import type { Segment } from './instruction.ts';
 import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
@@ -76,6 +77,8 @@ export class Processor {
   /** Number of this processor in its machine, from 0. */
   readonly index: number;
   readonly features: CpuidFeatures;
+  /** What CPUID answers. */
+  readonly cpuid: CpuidLeaves;
   readonly memory: PhysicalMemory;
   /** Register values by slot ({@link Register}): two 32-bit words each, low first. */
   readonly words: Uint32Array;
@@ -135,9 +138,15 @@ export class Processor {
   /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
   stopRequested = false;
 
-  constructor(index: number, features: CpuidFeatures, memory: PhysicalMemory) {
+  constructor(
+    index: number,
+    features: CpuidFeatures,
+    memory: PhysicalMemory,
+    identity: ProcessorIdentity = { signature: 0, brand: '', processors: index + 1 },
+  ) {
     this.index = index;
     this.features = features;
+    this.cpuid = new CpuidLeaves(features, identity, index);
     this.memory = memory;
     const at = index * STATE_BYTES;
     const within = at + STATE_BYTES <= memory.ramStart && memory.ramBytes !== 0;

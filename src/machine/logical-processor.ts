@@ -25,6 +25,8 @@ import { type VmxSnapshot, VmxUnit } from '../vmx/vmx-unit.ts';
 
 export interface LogicalProcessorOptions {
   readonly index: number;
+  /** How many processors the machine has. */
+  readonly processors: number;
   readonly profile: CpuProfile;
   readonly capabilities: VmxCapabilities;
   readonly memory: PhysicalMemory;
@@ -67,7 +69,9 @@ export class LogicalProcessor {
     this.profile = options.profile;
     this.#monitor = options.monitor;
     this.#peers = options.peers;
-    this.processor = new Processor(options.index, options.profile.features, options.memory);
+    const { signature, title } = options.profile;
+    const identity = { signature, brand: title, processors: options.processors };
+    this.processor = new Processor(options.index, options.capabilities.features, options.memory, identity);
     this.processor.random.state = options.seed;
     this.processor.accessWatch = (isStore, address, length, bytes) =>
       this.#seeAccess(isStore ? 'store' : 'load', address, length, bytes);

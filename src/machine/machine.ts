@@ -66,6 +66,7 @@ export class Machine {
       (p, index) =>
         new LogicalProcessor({
           index,
+          processors: cpus,
           profile: p,
           capabilities: capabilitiesOf(p, level),
           memory: this.memory,

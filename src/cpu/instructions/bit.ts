@@ -133,6 +133,9 @@ function count(zeros: (cpu: Processor, at: number, bits: number) => number): Exe
 
 const tzcnt = count(trailingZeros);
 const lzcnt = count(leadingZeros);
+/** Before BMI1 and LZCNT, prefix F3 was ignored. */
+const tzcntOrBsf: Execute = (cpu, i) => (cpu.features.bmi1 ? tzcnt : bsf)(cpu, i);
+const lzcntOrBsr: Execute = (cpu, i) => (cpu.features.lzcnt ? lzcnt : bsr)(cpu, i);
 
 /** ZF if there is none; the other flags become 0. */
 const popcnt: Execute = (cpu, i) => {
@@ -171,8 +174,8 @@ export const BIT_ROWS: readonly OpcodeRow[] = [
   }),
   { opcode: '0F BC', mnemonic: 'BSF', operands: 'Gv Ev', execute: bsf },
   { opcode: '0F BD', mnemonic: 'BSR', operands: 'Gv Ev', execute: bsr },
-  { opcode: 'F3 0F BC', mnemonic: 'TZCNT', operands: 'Gv Ev', execute: tzcnt },
-  { opcode: 'F3 0F BD', mnemonic: 'LZCNT', operands: 'Gv Ev', execute: lzcnt },
-  { opcode: 'F3 0F B8', mnemonic: 'POPCNT', operands: 'Gv Ev', execute: popcnt },
+  { opcode: 'F3 0F BC', mnemonic: 'TZCNT', operands: 'Gv Ev', execute: tzcntOrBsf },
+  { opcode: 'F3 0F BD', mnemonic: 'LZCNT', operands: 'Gv Ev', execute: lzcntOrBsr },
+  { opcode: 'F3 0F B8', mnemonic: 'POPCNT', operands: 'Gv Ev', execute: popcnt, feature: (f) => f.popcnt },
   { opcode: '0F C8 +r', mnemonic: 'BSWAP', operands: 'Zv', execute: bswap },
 ];

@@ -179,29 +179,47 @@ const blsi = lowestBit((a) => a & -a, false);
 const blsmsk = lowestBit((a) => a ^ (a - 1n), true);
 const blsr = lowestBit((a) => a & (a - 1n), true);
 
-const vex = (opcode: string, mnemonic: string, operands: string, execute: SizedExecute): OpcodeRow => ({
-  opcode: `VEX.L0.${opcode}`,
-  mnemonic,
-  operands,
-  execute,
-});
+type Vex = (opcode: string, mnemonic: string, operands: string, execute: SizedExecute) => OpcodeRow;
+const vex =
+  (feature: NonNullable<OpcodeRow['feature']>): Vex =>
+  (opcode, mnemonic, operands, execute) => ({
+    opcode: `VEX.L0.${opcode}`,
+    mnemonic,
+    operands,
+    execute,
+    feature,
+  });
+const bmi1 = vex((f) => f.bmi1);
+const bmi2 = vex((f) => f.bmi2);
 
 export const BMI_ROWS: readonly OpcodeRow[] = [
-  vex('NP.0F38 F2', 'ANDN', 'Gy By Ey', andn),
-  vex('NP.0F38 F7', 'BEXTR', 'Gy Ey By', bextr),
-  vex('NP.0F38 F3 /3', 'BLSI', 'By Ey', blsi),
-  vex('NP.0F38 F3 /2', 'BLSMSK', 'By Ey', blsmsk),
-  vex('NP.0F38 F3 /1', 'BLSR', 'By Ey', blsr),
-  vex('NP.0F38 F5', 'BZHI', 'Gy Ey By', bzhi),
-  vex('F2.0F38 F6', 'MULX', 'Gy By Ey', mulx),
-  vex('F2.0F38 F5', 'PDEP', 'Gy By Ey', pdep),
-  vex('F3.0F38 F5', 'PEXT', 'Gy By Ey', pext),
-  vex('F2.0F3A F0', 'RORX', 'Gy Ey Ib', rorx),
-  vex('F3.0F38 F7', 'SARX', 'Gy Ey By', sarx),
-  vex('66.0F38 F7', 'SHLX', 'Gy Ey By', shlx),
-  vex('F2.0F38 F7', 'SHRX', 'Gy Ey By', shrx),
-  { opcode: '66 0F 38 F6', mnemonic: 'ADCX', operands: 'Gy Ey', execute: addWithFlag(CF) },
-  { opcode: 'F3 0F 38 F6', mnemonic: 'ADOX', operands: 'Gy Ey', execute: addWithFlag(OF) },
+  bmi1('NP.0F38 F2', 'ANDN', 'Gy By Ey', andn),
+  bmi1('NP.0F38 F7', 'BEXTR', 'Gy Ey By', bextr),
+  bmi1('NP.0F38 F3 /3', 'BLSI', 'By Ey', blsi),
+  bmi1('NP.0F38 F3 /2', 'BLSMSK', 'By Ey', blsmsk),
+  bmi1('NP.0F38 F3 /1', 'BLSR', 'By Ey', blsr),
+  bmi2('NP.0F38 F5', 'BZHI', 'Gy Ey By', bzhi),
+  bmi2('F2.0F38 F6', 'MULX', 'Gy By Ey', mulx),
+  bmi2('F2.0F38 F5', 'PDEP', 'Gy By Ey', pdep),
+  bmi2('F3.0F38 F5', 'PEXT', 'Gy By Ey', pext),
+  bmi2('F2.0F3A F0', 'RORX', 'Gy Ey Ib', rorx),
+  bmi2('F3.0F38 F7', 'SARX', 'Gy Ey By', sarx),
+  bmi2('66.0F38 F7', 'SHLX', 'Gy Ey By', shlx),
+  bmi2('F2.0F38 F7', 'SHRX', 'Gy Ey By', shrx),
+  {
+    opcode: '66 0F 38 F6',
+    mnemonic: 'ADCX',
+    operands: 'Gy Ey',
+    execute: addWithFlag(CF),
+    feature: (f) => f.adx,
+  },
+  {
+    opcode: 'F3 0F 38 F6',
+    mnemonic: 'ADOX',
+    operands: 'Gy Ey',
+    execute: addWithFlag(OF),
+    feature: (f) => f.adx,
+  },
   {
     opcode: 'F2 0F 38 F0',
     mnemonic: 'CRC32',
@@ -214,6 +232,18 @@ export const BMI_ROWS: readonly OpcodeRow[] = [
     operands: 'Gy Ev',
     execute: { 16: crc32(2), 32: crc32(4), 64: crc32(8) },
   },
-  { opcode: 'NFx 0F 38 F0 mod!=3', mnemonic: 'MOVBE', operands: 'Gv Mv', execute: movbe },
-  { opcode: 'NFx 0F 38 F1 mod!=3', mnemonic: 'MOVBE', operands: 'Mv= Gv', execute: movbe },
+  {
+    opcode: 'NFx 0F 38 F0 mod!=3',
+    mnemonic: 'MOVBE',
+    operands: 'Gv Mv',
+    execute: movbe,
+    feature: (f) => f.movbe,
+  },
+  {
+    opcode: 'NFx 0F 38 F1 mod!=3',
+    mnemonic: 'MOVBE',
+    operands: 'Mv= Gv',
+    execute: movbe,
+    feature: (f) => f.movbe,
+  },
 ];

@@ -87,5 +87,6 @@ export const CACHE_ROWS: readonly OpcodeRow[] = [
     execute: invpcid,
     size: 'f64',
     ends: true,
+    feature: (f) => f.invpcid,
   },
 ];

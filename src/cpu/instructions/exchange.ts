@@ -116,5 +116,12 @@ export const EXCHANGE_ROWS: readonly OpcodeRow[] = [
   { opcode: '0F B0', mnemonic: 'CMPXCHG', operands: 'Eb+ Gb', execute: sized(cmpxchg), lock: true },
   { opcode: '0F B1', mnemonic: 'CMPXCHG', operands: 'Ev+ Gv', execute: sized(cmpxchg), lock: true },
   { opcode: '0F C7 /1 mod!=3 W0', mnemonic: 'CMPXCHG8B', operands: 'Mq!', execute: cmpxchg8b, lock: true },
-  { opcode: '0F C7 /1 mod!=3 W1', mnemonic: 'CMPXCHG16B', operands: 'Mdq!', execute: cmpxchg16b, lock: true },
+  {
+    opcode: '0F C7 /1 mod!=3 W1',
+    mnemonic: 'CMPXCHG16B',
+    operands: 'Mdq!',
+    execute: cmpxchg16b,
+    lock: true,
+    feature: (f) => f.cmpxchg16b,
+  },
 ];

@@ -112,7 +112,7 @@ export const MSR_ROWS: readonly OpcodeRow[] = [
     execute: writeMsr(Intercept.WRMSRNS),
     ends: true,
     begins: true,
-    feature: (f) => f.fred,
+    feature: (f) => f.wrmsrns,
   },
   { opcode: '0F 31', mnemonic: 'RDTSC', operands: '', execute: rdtsc, ends: true, begins: true },
   {
@@ -130,7 +130,7 @@ export const MSR_ROWS: readonly OpcodeRow[] = [
     operands: 'Ry',
     execute: rdpid,
     size: 'f64',
-    feature: (f) => f.tscAux,
+    feature: (f) => f.rdpid,
   },
   { opcode: '0F 33', mnemonic: 'RDPMC', operands: '', execute: rdpmc },
 ];

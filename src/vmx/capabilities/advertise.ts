@@ -24,6 +24,7 @@ import {
   Misc,
 } from './capability-msrs.ts';
 import { CONTROL_STATUS, type ControlStatus } from './control-status.ts';
+import { CONTROL_FEATURES } from './running-features.ts';
 
 /**
  * Controls that VM entry accepts only together with others (SDM §29.2.1.1, §29.2.1.2): offering the
@@ -85,6 +86,9 @@ export function advertise(
     const status = CONTROL_STATUS.get(id);
     if (status === 'absent' || (level === 'complete' && status !== 'complete')) remove(id);
   }
+  if (level === 'complete') {
+    for (const [id, isThere] of CONTROL_FEATURES) if (!isThere(features)) remove(id);
+  }
   for (let again = true; again; ) {
     again = false;
     for (const [id, ...needs] of CONTROL_NEEDS) {
@@ -104,6 +108,7 @@ const VPID_CAPABILITIES = mask(47, 32);
 /** Writes settings back into MSR form and drops or adjusts everything that depends on them. */
 function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFeatures): CapabilityMsrValues {
   const values: Partial<Record<CapabilityMsrName, bigint>> = { ...base };
+  if (values.IA32_VMX_CR4_FIXED1 !== undefined) values.IA32_VMX_CR4_FIXED1 &= features.cr4Bits;
   for (const [group, { format, msr, trueMsr }] of Object.entries(CONTROL_GROUP_MSRS) as [
     ControlGroupName,
     (typeof CONTROL_GROUP_MSRS)[ControlGroupName],
@@ -129,7 +134,8 @@ function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFe
   if (!offers('proc', 17)) delete values.IA32_VMX_PROCBASED_CTLS3;
   if (!offers('exit', 31)) delete values.IA32_VMX_EXIT_CTLS2;
   // No dual-monitor treatment, and bits of IA32_VMX_BASIC that the manual does not define.
-  const basicDefined = mask(30, 0) | mask(44, 32) | (1n << 48n) | mask(56, 50) | (1n << 58n);
+  const nestedException = features.fred ? 1n << BigInt(Basic.NESTED_EXCEPTION) : 0n;
+  const basicDefined = mask(30, 0) | mask(44, 32) | (1n << 48n) | mask(56, 50) | nestedException;
   values.IA32_VMX_BASIC = (values.IA32_VMX_BASIC ?? 0n) & basicDefined;
   // What only SMM can use, and the undefined bit 9.
   const smm = (1n << BigInt(Misc.READ_SMBASE_IN_SMM)) | (1n << BigInt(Misc.SMM_MONITOR_CTL_2)) | mask(63, 32);

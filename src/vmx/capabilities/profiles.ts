@@ -10,6 +10,8 @@ import { advertise, fullMsrs } from './advertise.ts';
 import { VmxCapabilities } from './capabilities.ts';
 import type { CapabilityMsrValues } from './capability-msrs.ts';
 import type { ControlStatus } from './control-status.ts';
+import { EVERY_INSTRUCTION_SET, GENERATIONS } from './generations.ts';
+import { runningFeatures } from './running-features.ts';
 
 /** One processor model. */
 export interface CpuProfile {
@@ -29,6 +31,8 @@ export interface CpuProfile {
 
 /** CPUID facts all silicon profiles share; each profile states where it differs. */
 const COMMON_FEATURES: CpuidFeatures = {
+  ...GENERATIONS.skylake,
+  highestBasicLeaf: 0x16,
   physicalAddressBits: 39,
   linearAddressBits: 48,
   intel64: true,
@@ -53,12 +57,9 @@ const COMMON_FEATURES: CpuidFeatures = {
   performanceMetrics: false,
   totalMemoryEncryption: false,
   tscAux: true,
-  xsaves: true,
   tscDeadline: true,
   x2apic: true,
-  rdrand: true,
-  rdseed: true,
-  userWaitAndPause: false,
+  debugctlBits: 0x5fc3,
   cr4Bits: 0n,
 };
 
@@ -104,16 +105,15 @@ const PENRYN = silicon(
   ['harpertown', 'core2'],
   0x10676,
   {
+    ...GENERATIONS.penryn,
+    highestBasicLeaf: 0xa,
     physicalAddressBits: 38,
     gigabytePages: false,
     specCtrlBits: 0,
     generalPurposeCounters: 2,
     tscAux: false,
-    xsaves: false,
     tscDeadline: false,
     x2apic: false,
-    rdrand: false,
-    rdseed: false,
   },
   {
     IA32_VMX_BASIC: 0x005a_0800_0000_000dn,
@@ -137,12 +137,11 @@ const SANDY_BRIDGE = silicon(
   ['snb', 'sandybridge'],
   0x206a7,
   {
+    ...GENERATIONS.sandyBridge,
+    highestBasicLeaf: 0xd,
     physicalAddressBits: 36,
     gigabytePages: false,
     generalPurposeCounters: 4,
-    rdrand: false,
-    rdseed: false,
-    xsaves: false,
   },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0010n,
@@ -168,7 +167,7 @@ const BROADWELL = silicon(
   'Core M-5Y70 (Broadwell)',
   ['bdw', 'broadwell-ult'],
   0x306d4,
-  { smx: true, generalPurposeCounters: 4, intelPt: true, xsaves: false },
+  { ...GENERATIONS.broadwell, highestBasicLeaf: 0x14, smx: true, generalPurposeCounters: 4, intelPt: true },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0012n,
     IA32_VMX_PINBASED_CTLS: 0x0000_007f_0000_0016n,
@@ -198,7 +197,14 @@ const SKYLAKE_X = silicon(
   'Core i7-7800X (Skylake-X)',
   ['skx'],
   0x50654,
-  { physicalAddressBits: 46, rtm: true, mpx: true, intelPt: true, generalPurposeCounters: 4 },
+  {
+    ...GENERATIONS.skylakeX,
+    physicalAddressBits: 46,
+    rtm: true,
+    mpx: true,
+    intelPt: true,
+    generalPurposeCounters: 4,
+  },
   {
     IA32_VMX_BASIC: 0x00da_0400_0000_0004n,
     IA32_VMX_PINBASED_CTLS: 0x0000_00ff_0000_0016n,
@@ -292,6 +298,7 @@ const CANNON_LAKE = silicon(
     NO_DUMP_OF_VMFUNC,
     NO_SPEC_CTRL_YET,
     'CPUID.80000008H: no dump has it; 39 physical-address bits, as on every other mobile part until Tiger Lake',
+    'CPUID, instruction sets: no dump has them; those of Skylake',
   ],
 );
 
@@ -300,7 +307,14 @@ const ICE_LAKE = silicon(
   'Core i7-1065G7 (Ice Lake)',
   ['icelake', 'icl'],
   0x706e5,
-  { sgx: true, intelPt: true, performanceMetrics: true, fixedCounters: 4 },
+  {
+    ...GENERATIONS.iceLake,
+    highestBasicLeaf: 0x1b,
+    sgx: true,
+    intelPt: true,
+    performanceMetrics: true,
+    fixedCounters: 4,
+  },
   {
     IA32_VMX_BASIC: 0x00da_0500_0000_0013n,
     IA32_VMX_PINBASED_CTLS: 0x0000_00ff_0000_0016n,
@@ -322,6 +336,7 @@ const ICE_LAKE = silicon(
     NO_DUMP_OF_VMFUNC,
     NO_DUMP_OF_PERF_CAPABILITIES,
     'CPUID.80000008H: no dump has it; 39 physical-address bits, as on Tiger Lake',
+    'CPUID, instruction sets: no dump has them; those of Skylake, RDPID and FSRM',
     'CPUID.07H.0:EBX: no dump has it; SGX and Intel PT, because the VMX controls that serve them may be 1',
   ],
 );
@@ -332,6 +347,8 @@ const TIGER_LAKE = silicon(
   ['tigerlake', 'tgl'],
   0x806c1,
   {
+    ...GENERATIONS.tigerLake,
+    highestBasicLeaf: 0x1b,
     intelPt: true,
     cetShadowStack: true,
     cetIndirectBranchTracking: true,
@@ -369,6 +386,8 @@ const ARROW_LAKE = silicon(
   ['arrowlake', 'arl'],
   0xc0662,
   {
+    ...GENERATIONS.arrowLake,
+    highestBasicLeaf: 0x23,
     physicalAddressBits: 46,
     smx: true,
     intelPt: true,
@@ -382,7 +401,6 @@ const ARROW_LAKE = silicon(
     fixedCounters: 4,
     busLockDetection: true,
     totalMemoryEncryption: true,
-    userWaitAndPause: true,
     specCtrlBits: 0x5ff,
   },
   {
@@ -419,6 +437,7 @@ const WILDCAT_LAKE = silicon(
   0xd0651,
   {
     ...ARROW_LAKE.features,
+    ...GENERATIONS.wildcatLake,
     totalMemoryEncryption: false,
     fred: true,
     cr4Bits: 0x1_1bf7_6fffn,
@@ -443,6 +462,8 @@ const WILDCAT_LAKE = silicon(
 
 const FULL_FEATURES: CpuidFeatures = {
   ...COMMON_FEATURES,
+  ...EVERY_INSTRUCTION_SET,
+  highestBasicLeaf: 0x23,
   physicalAddressBits: 52,
   linearAddressBits: 57,
   smx: true,
@@ -461,7 +482,6 @@ const FULL_FEATURES: CpuidFeatures = {
   fixedCounters: 4,
   performanceMetrics: true,
   totalMemoryEncryption: true,
-  userWaitAndPause: true,
   cr4Bits: (1n << 32n) | mask(28, 27) | mask(25, 16) | mask(14, 0),
 };
 
@@ -562,6 +582,7 @@ const advertised = new Map<string, VmxCapabilities>();
 /**
  * What a processor of `profile` advertises: what its silicon does, less what is not implemented at
  * least to `level` (`silicon` leaves nothing out; it is what a dump of the real part is checked with).
+ * At `complete`, a machine that runs code, features without behaviour are left out too.
  */
 export function capabilitiesOf(
   profile: CpuProfile,
@@ -570,8 +591,9 @@ export function capabilitiesOf(
   const key = `${profile.name}/${level}`;
   let capabilities = advertised.get(key);
   if (capabilities === undefined) {
-    const values = level === 'silicon' ? profile.msrs : advertise(profile.msrs, profile.features, level);
-    capabilities = new VmxCapabilities(profile.features, values, formatOf);
+    const features = level === 'complete' ? runningFeatures(profile.features) : profile.features;
+    const values = level === 'silicon' ? profile.msrs : advertise(profile.msrs, features, level);
+    capabilities = new VmxCapabilities(features, values, formatOf);
     advertised.set(key, capabilities);
   }
   return capabilities;

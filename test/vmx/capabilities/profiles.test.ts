@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { bit, bits, mask } from '../../../src/bits/u64.ts';
 import type { CpuidFeatures } from '../../../src/cpu/cpuid.ts';
+import {
+  INSTRUCTION_SET_NAMES,
+  INSTRUCTION_SETS,
+  type InstructionSet,
+} from '../../../src/cpu/instruction-sets.ts';
 import { CR4 } from '../../../src/cpu/registers.ts';
 import {
   CONTROL_GROUPS,
@@ -78,13 +83,10 @@ describe('silicon', () => {
     ['1', 'smx', flag(ECX, 6)],
     ['1', 'x2apic', flag(ECX, 21)],
     ['1', 'tscDeadline', flag(ECX, 24)],
-    ['1', 'rdrand', flag(ECX, 30)],
     ['7.0', 'sgx', flag(EBX, 2)],
     ['7.0', 'rtm', flag(EBX, 11)],
     ['7.0', 'mpx', flag(EBX, 14)],
     ['7.0', 'intelPt', flag(EBX, 25)],
-    ['7.0', 'rdseed', flag(EBX, 18)],
-    ['7.0', 'userWaitAndPause', flag(ECX, 5)],
     ['7.0', 'cetShadowStack', flag(ECX, 7)],
     ['7.0', 'totalMemoryEncryption', flag(ECX, 13)],
     ['7.0', 'linearAddressBits', (leaf) => (flag(ECX, 16)(leaf) ? 57 : 48)],
@@ -94,12 +96,23 @@ describe('silicon', () => {
     ['7.0', 'architecturalLbrs', flag(EDX, 19)],
     ['7.0', 'cetIndirectBranchTracking', flag(EDX, 20)],
     ['7.1', 'fred', flag(EAX, 17)],
-    ['d.1', 'xsaves', flag(EAX, 3)],
     ['80000001', 'executeDisable', flag(EDX, 20)],
     ['80000001', 'tscAux', flag(EDX, 27)],
     ['80000001', 'intel64', flag(EDX, 29)],
     ['80000008', 'physicalAddressBits', (leaf) => leaf[EAX]! & 0xff],
     ['80000008', 'linearAddressBits', (leaf) => (leaf[EAX]! >> 8) & 0xff],
+    // SYSCALL is 0 in what was read outside 64-bit mode.
+    ...INSTRUCTION_SET_NAMES.filter((name) => name !== 'syscall').map(
+      (name): [string, InstructionSet, (leaf: number[]) => unknown] => {
+        const [leaf, subleaf, register, position] = INSTRUCTION_SETS[name].cpuid;
+        const withSubleaf = leaf === 7 || leaf === 0xd ? `.${subleaf}` : '';
+        return [
+          `${leaf.toString(16)}${withSubleaf}`,
+          name,
+          flag(['EAX', 'EBX', 'ECX', 'EDX'].indexOf(register), position),
+        ];
+      },
+    ),
   ];
 
   describe.each(
