@@ -90,9 +90,9 @@ function crossesCanonical(cpu: Processor, lo: number, hi: number, bytes: number)
   return (lo >>> 0) + bytes > TWO_32 && !isCanonicalPair(cpu, (hi + 1) | 0);
 }
 
-/** Alignment check (SDM vol. 3A §7.15, #AC): only at CPL 3 with CR0.AM and RFLAGS.AC. */
+/** Alignment check (SDM vol. 3A §7.15, #AC): only at CPL 3 with CR0.AM and RFLAGS.AC. A far pointer of six bytes is aligned to four. */
 function aligned(cpu: Processor, lo: number, bytes: number): boolean {
-  if (cpu.alignmentChecked && bytes <= 8 && (lo & (bytes - 1)) !== 0) {
+  if (cpu.alignmentChecked && bytes <= 8 && (lo & (bytes === 6 ? 3 : bytes - 1)) !== 0) {
     raiseWithCode(cpu, Vector.AC, 0);
     return false;
   }

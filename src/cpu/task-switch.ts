@@ -96,6 +96,7 @@ export function checkTssLimit(cpu: Processor, selector: number, d: Descriptor): 
 export function switchTaskForEvent(cpu: Processor, selector: number): boolean {
   if (!taskOfGate(cpu, selector, descriptor) || !checkTssLimit(cpu, selector, descriptor)) return false;
   if (cpu.nonRoot && cpu.vmxPort.exitsOnTaskSwitch(selector)) {
+    // Nothing is left to deliver, and no exit is pending any more.
     raiseVmExit(cpu);
     return false;
   }

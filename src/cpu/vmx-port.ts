@@ -53,7 +53,7 @@ export interface VmxPort {
    */
   exitPending(): void;
 
-  // The remaining questions are asked in VMX non-root operation only; where nothing else is said, the exit is performed at once.
+  // The remaining questions are asked in VMX non-root operation only, and exits are performed at once.
 
   /**
    * Whether an exception, INT1, INT3 or INTO ({@link identifyEvent}; RIP as for its delivery) causes a
@@ -65,8 +65,8 @@ export interface VmxPort {
   /** Whether a triple fault causes a VM exit rather than shutdown. */
   exitsOnTripleFault(): boolean;
   /**
-   * Whether a task switch through the IDT to the TSS of `selector` causes a VM exit (SDM §28.4.2); the
-   * exit then is pending. Task switches of instructions ask `intercepts`.
+   * Whether a task switch through the IDT to the TSS of `selector` causes a VM exit (SDM §28.4.2).
+   * Task switches of instructions ask `intercepts`.
    */
   exitsOnTaskSwitch(selector: number): boolean;
   /** Whether an NMI that is not blocked causes a VM exit. */

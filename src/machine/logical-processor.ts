@@ -41,6 +41,8 @@ export interface ProcessorSnapshot {
   readonly registers: Uint32Array;
   /** Instructions executed so far. */
   readonly executed: number;
+  /** {@link Processor.repeatedAt}. */
+  readonly repeatedAt: number;
   /** State of the generator behind RDRAND and RDSEED. */
   readonly random: number;
   readonly vmx: VmxSnapshot;
@@ -350,13 +352,20 @@ export class LogicalProcessor {
   }
 
   snapshot(): ProcessorSnapshot {
-    const { words, executed, random } = this.processor;
-    return { registers: words.slice(), executed, random: random.state, vmx: this.unit.snapshot() };
+    const { words, executed, repeatedAt, random } = this.processor;
+    return {
+      registers: words.slice(),
+      executed,
+      repeatedAt,
+      random: random.state,
+      vmx: this.unit.snapshot(),
+    };
   }
 
   restore(snapshot: ProcessorSnapshot): void {
     this.processor.words.set(snapshot.registers);
     this.processor.executed = snapshot.executed;
+    this.processor.repeatedAt = snapshot.repeatedAt;
     this.processor.random.state = snapshot.random;
     this.processor.stopRequested = false;
     this.processor.updateMode();

@@ -208,6 +208,22 @@ describe('external interrupts', () => {
   });
 });
 
+describe('snapshots', () => {
+  it('between two iterations keep that RF belongs into the image', () => {
+    const w = start('rep stosb\nnop', IF);
+    w.cpu.set('RCX', 10n);
+    w.cpu.set('RDI', 0x5000n);
+    w.cpu.run(3);
+    const kept = w.machine.snapshot();
+    w.cpu.run(20);
+    w.machine.restore(kept);
+    interrupt(w, 0x30);
+    w.cpu.run(1);
+    expect(w.cpu.get('RCX')).toBe(7n);
+    expect(stackItems(w, 3, 8)).toEqual([CODE, Selector.Code0, 0x202 | RF]);
+  });
+});
+
 describe('NMI', () => {
   it('is delivered whatever IF, and blocks NMIs until IRET', () => {
     const w = start(nops(2));

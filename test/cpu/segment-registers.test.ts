@@ -191,6 +191,22 @@ describe('other moves of segment registers', () => {
     expect(delivered(w).errorCode).toBe(0x100);
   });
 
+  it('a far pointer of 48 bits is aligned to four bytes', () => {
+    for (const [address, faults] of [
+      [0x5004, false],
+      [0x5002, true],
+    ] as const) {
+      const w = world(`les ebx, [${address}]`, { bits: 32 });
+      enterRing(w, 3);
+      w.cpu.set('CR0', 0x4_0011n);
+      w.cpu.set('RFLAGS', 0x4_0002n);
+      w.machine.memory.write16(address + 4, Selector.Data3);
+      w.cpu.run(1);
+      if (faults) expect(delivered(w)).toEqual({ vector: 17, errorCode: 0, rip: CODE });
+      else expect(w.cpu.get('ES.selector')).toBe(BigInt(Selector.Data3));
+    }
+  });
+
   it('LFS with REX.W loads a 64-bit offset', () => {
     const w = world(
       'rex64 lfs rbx, [0x5000]'.replace(
