@@ -3,12 +3,16 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { describeProfile } from '../src/cli/cpu.ts';
 import { allRules } from '../src/cli/explain.ts';
 import { encodingText, existenceText, widthText } from '../src/cli/wording.ts';
+import type { CpuidFeatures } from '../src/cpu/cpuid.ts';
+import { OPCODE_ROWS } from '../src/cpu/opcode-map.ts';
+import type { OpcodeRow } from '../src/cpu/opcode-row.ts';
+import { CR4 } from '../src/cpu/registers.ts';
 import { EDITION } from '../src/sdm/sections.ts';
 import { CONTROL_GROUPS, CONTROLS, type ControlGroupName } from '../src/vmcs/controls.ts';
 import { FIELD_ALIASES } from '../src/vmcs/field-names.ts';
 import { FIELDS, fieldOf } from '../src/vmcs/fields.ts';
 import { CONTROL_STATUS } from '../src/vmx/capabilities/control-status.ts';
-import { PROFILES } from '../src/vmx/capabilities/profiles.ts';
+import { findProfile, PROFILES } from '../src/vmx/capabilities/profiles.ts';
 import { HAZARDS, SOFTWARE_USE_RULES } from '../src/vmx/hazards/hazard-list.ts';
 
 const FOLDER = new URL('../docs/generated/', import.meta.url);
@@ -109,12 +113,56 @@ function cpusPage(): string {
   return page('Processor profiles', 'src/vmx/capabilities/profiles.ts', ...parts);
 }
 
+/** What a row asks of the processor: the features without which it is not there. */
+function featureText({ feature }: OpcodeRow): string {
+  if (feature === undefined) return '';
+  const full = (findProfile('full') as (typeof PROFILES)[number]).features;
+  const isNeeded = (without: Partial<CpuidFeatures>) => !feature({ ...full, ...without });
+  const names = Object.entries(full)
+    .filter(([name, value]) => typeof value === 'boolean' && isNeeded({ [name]: false }))
+    .map(([name]) => `\`${name}\``);
+  const bits = Object.entries(CR4)
+    .filter(([, position]) => isNeeded({ cr4Bits: full.cr4Bits & ~(1n << BigInt(position)) }))
+    .map(([name]) => `CR4.${name}`);
+  return [...names, ...bits].join(', ');
+}
+
+function modeText({ mode, protectedMode, opcode }: OpcodeRow): string {
+  if (mode === 'only64') return '64-bit';
+  const parts = mode === 'no64' ? ['not 64-bit'] : [];
+  if (protectedMode === true || opcode.startsWith('VEX')) parts.push('not real-address or virtual-8086');
+  return parts.join(', ');
+}
+
+function instructionsPage(): string {
+  const rows = [...OPCODE_ROWS]
+    .sort((a, b) => (a.mnemonic < b.mnemonic ? -1 : a.mnemonic > b.mnemonic ? 1 : 0))
+    .map((row) => [
+      row.mnemonic,
+      `\`${row.opcode}\``,
+      row.operands.replaceAll(' ', ', '),
+      modeText(row),
+      row.lock ? 'LOCK' : (row.repeat?.toUpperCase() ?? ''),
+      featureText(row),
+      row.execute === undefined ? 'no' : 'yes',
+    ]);
+  const mnemonics = new Set(OPCODE_ROWS.flatMap((row) => row.mnemonic.split('/')));
+  const unmodelled = new Set(OPCODE_ROWS.filter((row) => row.execute === undefined).map((r) => r.mnemonic));
+  const legend = [
+    `${mnemonics.size} instructions in ${OPCODE_ROWS.length} encodings; ${unmodelled.size} are known but not modelled. An instruction that is not modelled raises #UD and is counted in the report of a run; any other opcode raises #UD.`,
+    'Opcodes and operands are in the notation of `src/cpu/opcode-row.ts`, which is that of the opcode maps in vol. 2D Appendix A: `+` reads and writes an operand in memory, `=` only writes it, and `!` leaves the access to the operation. Features are those of `src/cpu/cpuid.ts`.',
+  ];
+  const head = ['Instruction', 'Opcode', 'Operands', 'Modes', 'Prefix', 'Needs', 'Modelled'];
+  return page('Instructions', 'src/cpu/instructions', ...legend, table(head, rows));
+}
+
 const PAGES: Readonly<Record<string, () => string>> = {
   'fields.md': fieldsPage,
   'controls.md': controlsPage,
   'checks.md': checksPage,
   'hazards.md': hazardsPage,
   'cpus.md': cpusPage,
+  'instructions.md': instructionsPage,
 };
 
 const check = process.argv.includes('--check');
