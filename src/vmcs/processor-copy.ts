@@ -3,7 +3,7 @@
  * VMWRITE touch. The region in memory is stale until the copy is written back. Every field occupies
  * one aligned 64-bit slot whatever its width; the bits above its width are always 0.
  */
-import { FIELD_COUNT } from './fields.ts';
+import { FIELD_COUNT, FIELDS } from './fields.ts';
 import type { RegionFormat } from './layout.ts';
 import {
   isShadowVmcs,
@@ -55,6 +55,9 @@ function ownStorage(): CopyStorage {
 
 const EVERY_LIST = new Uint32Array(FIELD_COUNT).fill(ALL_UNVERIFIED);
 
+/** By slot: 1 for a host-state field. */
+const HOST = Uint8Array.from(FIELDS, (field) => (field.type === 'host' ? 1 : 0));
+
 export class ProcessorCopy {
   private storage = ownStorage();
   private writtenSlots: Uint8Array = new Uint8Array(FIELD_COUNT);
@@ -72,6 +75,10 @@ export class ProcessorCopy {
   memoryRows = 0;
   /** What VM entries and exits have worked out of the data; they find out themselves whether it still holds. */
   derived: unknown;
+  /** What VM exits have worked out of the host-state fields; it holds while {@link hostWritten} is false. */
+  hostImage: unknown;
+  /** A host-state field may have been written since {@link keepHostImage}. */
+  hostWritten = true;
   launchState: LaunchState = LaunchState.Undefined;
   isShadow = false;
   /** False once the processor has evicted the copy: it reads the region again before the next use. */
@@ -123,7 +130,15 @@ export class ProcessorCopy {
     unverified[0] = (unverified[0] as number) | (this.dependents[slot] as number);
     this.written[slot] = kind;
     if (kind === WRITTEN_HIGH) this.saved = undefined;
+    if (HOST[slot] === 1) this.hostWritten = true;
     if (told !== undefined) told[slot] = kind;
+  }
+
+  /** Keeps what was worked out of the host-state fields until one of them is written. */
+  keepHostImage(image: unknown): void {
+    this.hostImage = image;
+    this.hostWritten = false;
+    this.storage.told?.fill(0);
   }
 
   /** The processor has written the field in `slot`, other than with high access. */
@@ -152,6 +167,7 @@ export class ProcessorCopy {
     this.launchState = readLaunchState(page, this.format);
     this.isShadow = isShadowVmcs(page);
     this.unverified = ALL_UNVERIFIED;
+    this.hostWritten = true;
     this.resident = true;
   }
 

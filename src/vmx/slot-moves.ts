@@ -112,39 +112,30 @@ export function loadRegisters(moves: SlotMoves, fields: BigUint64Array, register
 }
 
 /** Fields := registers, all 64 bits, for registers that a guest changes now and then. */
-export function saveRegisters(moves: SlotMoves, copy: ProcessorCopy, registers: Uint32Array): void {
-  if (copy.saved === moves && !differ(moves, copy.words, registers)) return;
+export function saveRegisters(
+  moves: SlotMoves,
+  copy: ProcessorCopy,
+  words: Uint32Array,
+  quads: BigUint64Array,
+): void {
+  if (copy.saved === moves && areEqual(moves, copy.quads, quads)) return;
   for (let i = 0; i < moves.length; i++) {
     const from = ((moves[i] as number) >>> 16) << 1;
-    saveWords(copy, (moves[i] as number) & 0xffff, registers[from] as number, registers[from + 1] as number);
+    saveWords(copy, (moves[i] as number) & 0xffff, words[from] as number, words[from + 1] as number);
   }
   copy.saved = moves;
 }
 
-function differ(moves: SlotMoves, fields: Uint32Array, registers: Uint32Array): boolean {
-  let difference = 0;
+function areEqual(moves: SlotMoves, fields: BigUint64Array, registers: BigUint64Array): boolean {
   for (let i = 0; i < moves.length; i += 4) {
-    const a = moves[i] as number;
-    const b = moves[i + 1] as number;
-    const c = moves[i + 2] as number;
-    const d = moves[i + 3] as number;
-    const fieldA = (a & 0xffff) << 1;
-    const registerA = (a >>> 16) << 1;
-    const fieldB = (b & 0xffff) << 1;
-    const registerB = (b >>> 16) << 1;
-    const fieldC = (c & 0xffff) << 1;
-    const registerC = (c >>> 16) << 1;
-    const fieldD = (d & 0xffff) << 1;
-    const registerD = (d >>> 16) << 1;
-    difference |=
-      ((fields[fieldA] as number) ^ (registers[registerA] as number)) |
-      ((fields[fieldA + 1] as number) ^ (registers[registerA + 1] as number)) |
-      ((fields[fieldB] as number) ^ (registers[registerB] as number)) |
-      ((fields[fieldB + 1] as number) ^ (registers[registerB + 1] as number)) |
-      ((fields[fieldC] as number) ^ (registers[registerC] as number)) |
-      ((fields[fieldC + 1] as number) ^ (registers[registerC + 1] as number)) |
-      ((fields[fieldD] as number) ^ (registers[registerD] as number)) |
-      ((fields[fieldD + 1] as number) ^ (registers[registerD + 1] as number));
+    let move = moves[i] as number;
+    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
+    move = moves[i + 1] as number;
+    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
+    move = moves[i + 2] as number;
+    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
+    move = moves[i + 3] as number;
+    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
   }
-  return difference !== 0;
+  return true;
 }

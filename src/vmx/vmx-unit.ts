@@ -96,12 +96,9 @@ function windowOf(file: Int32Array): CopyStorage {
 }
 
 /** Outcomes after which the processor is in another kind of VMX operation, or in it anew. */
-const TRANSITIONS: ReadonlySet<Outcome['kind']> = new Set([
-  'VMentry',
-  'VMexit',
-  'VMentryFailure',
-  'VMXabort',
-]);
+function isTransition({ kind }: Outcome): boolean {
+  return kind === 'VMentry' || kind === 'VMexit' || kind === 'VMentryFailure' || kind === 'VMXabort';
+}
 
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
@@ -224,7 +221,7 @@ export class VmxUnit implements VmxProcessor {
       words[2 * Register.blockingByMovSs] = 0;
       this.cpu.stateChanged();
     }
-    if (TRANSITIONS.has(outcome.kind)) this.operationChanged();
+    if (isTransition(outcome)) this.operationChanged();
     this.observer?.instruction?.(mnemonic, operandValue(operand), outcome);
     return outcome;
   }

@@ -112,6 +112,8 @@ const ES = 2 * Register['ES.selector'];
 const FS = 2 * Register['FS.selector'];
 const GS = 2 * Register['GS.selector'];
 const TO_RIGHTS = 6;
+/** Slots of access rights that loading gives a value of its own. */
+const RIGHTS = (['CS', 'SS', 'DS', 'ES', 'FS', 'GS'] as const).map((s) => Register[`${s}.accessRights`]);
 
 const CLEAR_UINV = controlRef('exit.clearUinv');
 const LOAD_EFER = controlRef('exit.loadIa32Efer');
@@ -149,6 +151,60 @@ export function loadHostState(
   copy: ProcessorCopy,
   controls = controlsOf(copy, p.capabilities),
 ): boolean {
+  const { words, quads } = p.cpu;
+  const host64 = controls.isOn(HOST_64);
+  const image = copy.hostImage as HostImage | undefined;
+  if (image !== undefined && image.controls === controls) {
+    if (copy.hostWritten) {
+      loadFromFields(p, copy, controls);
+      image.refresh(quads);
+      copy.keepHostImage(image);
+    } else {
+      loadRegisters(image.moves, image.values, quads);
+    }
+  } else {
+    loadFromFields(p, copy, controls);
+    copy.keepHostImage(new HostImage(p, controls));
+  }
+  loadBesideOldValues(p, copy, controls);
+  const pae = !host64 && ((words[CR4_LOW] as number) & PAE) !== 0;
+  return !pae || loadPdptes(p);
+}
+
+/**
+ * The registers that only host-state fields and controls decide, as the last VM exit left them: the
+ * next one takes them from here if no field was written (bench: "VMRESUME + exit").
+ */
+class HostImage {
+  readonly controls: EffectiveControls;
+  readonly moves: SlotMoves;
+  readonly values: BigUint64Array;
+
+  constructor(p: VmxProcessor, controls: EffectiveControls) {
+    const { capabilities, cpu } = p;
+    const loaded = [
+      FIXED_MOVES,
+      HOST_STATE.under(controls, capabilities),
+      ADDRESSES.under(controls, capabilities),
+    ].flatMap((moves) => [...moves].map((move) => move >>> 16));
+    const cleared = CLEARED.filter(({ control }) => controls.isOn(control)).map(({ word }) => word >>> 1);
+    const registers = [...new Set([...loaded, ...RIGHTS, Register.CR4, ...cleared])];
+    this.controls = controls;
+    this.moves = padded(registers.map((register, index) => [index, register]));
+    this.values = new BigUint64Array(registers.length);
+    this.refresh(cpu.quads);
+  }
+
+  refresh(registers: BigUint64Array): void {
+    const { moves, values } = this;
+    for (let i = 0; i < values.length; i++) {
+      values[i] = registers[(moves[i] as number) >>> 16] as bigint;
+    }
+  }
+}
+
+/** Everything that has nothing of what the registers held before. */
+function loadFromFields(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { capabilities } = p;
   const { words, quads } = p.cpu;
   const host64 = controls.isOn(HOST_64);
@@ -162,10 +218,15 @@ export function loadHostState(
   setDataRights(words, GS);
   words[CS_RIGHTS] = CODE | (host64 ? L : DB);
   words[CS_RIGHTS + 1] = 0;
-  loadControlRegisters(p, copy, host64);
-  loadMsrs(p, copy, controls, host64);
-  const pae = !host64 && ((words[CR4_LOW] as number) & PAE) !== 0;
-  return !pae || loadPdptes(p);
+  const low = copy.words[HOST_CR4] as number;
+  const high = copy.words[HOST_CR4 + 1] as number;
+  words[CR4_LOW] = (host64 ? low | PAE : low & ~PCIDE) >>> 0;
+  words[CR4_LOW + 1] = (host64 ? high : high & ~FRED_HIGH) >>> 0;
+  for (const { control, word } of CLEARED) {
+    if (!controls.isOn(control)) continue;
+    words[word] = 0;
+    words[word + 1] = 0;
+  }
 }
 
 /** Access rights of a data segment; what is undefined in an unusable register is as in a usable one. */
@@ -202,38 +263,25 @@ function canonicalHigh(high: number, shift: number): number {
   return shift === 32 ? 0 : (high << shift) >> shift;
 }
 
-function loadControlRegisters(p: VmxProcessor, copy: ProcessorCopy, host64: boolean): void {
+/** Registers of which a part keeps its value: CR0, CR3, IA32_EFER, IA32_UINTR_MISC. */
+function loadBesideOldValues(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
   const { words, features } = p.cpu;
-  const { masksLinearAddresses } = p.capabilities;
   const fields = copy.words;
   words[CR0_LOW] =
     (((words[CR0_LOW] as number) & CR0_KEPT) | ((fields[HOST_CR0] as number) & ~CR0_KEPT)) >>> 0;
   // Bits 63:MAXPHYADDR of CR3 are not modified, but for those of LAM, which are not reserved.
   const width = Math.max(features.physicalAddressBits - tmeReduction(p), 32);
-  const loaded = ((1 << (width - 32)) - 1) | (masksLinearAddresses ? CR3_LAM_HIGH : 0);
+  const loaded = ((1 << (width - 32)) - 1) | (p.capabilities.masksLinearAddresses ? CR3_LAM_HIGH : 0);
   words[CR3_LOW] = fields[HOST_CR3] as number;
   words[CR3_LOW + 1] =
     (((fields[HOST_CR3 + 1] as number) & loaded) | ((words[CR3_LOW + 1] as number) & ~loaded)) >>> 0;
-  const low = fields[HOST_CR4] as number;
-  const high = fields[HOST_CR4 + 1] as number;
-  words[CR4_LOW] = (host64 ? low | PAE : low & ~PCIDE) >>> 0;
-  words[CR4_LOW + 1] = (host64 ? high : high & ~FRED_HIGH) >>> 0;
-}
-
-function loadMsrs(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls, host64: boolean): void {
-  const { words, features } = p.cpu;
   if (controls.isOn(LOAD_EFER)) {
-    words[EFER_LOW] = copy.words[HOST_EFER] as number;
-    words[EFER_LOW + 1] = copy.words[HOST_EFER + 1] as number;
+    words[EFER_LOW] = fields[HOST_EFER] as number;
+    words[EFER_LOW + 1] = fields[HOST_EFER + 1] as number;
   }
   if (features.intel64) {
-    words[EFER_LOW] = (((words[EFER_LOW] as number) & ~LONG_MODE) | (host64 ? LONG_MODE : 0)) >>> 0;
-  }
-  for (let i = 0; i < CLEARED.length; i++) {
-    const { control, word } = CLEARED[i] as (typeof CLEARED)[number];
-    if (!controls.isOn(control)) continue;
-    words[word] = 0;
-    words[word + 1] = 0;
+    const longMode = controls.isOn(HOST_64) ? LONG_MODE : 0;
+    words[EFER_LOW] = (((words[EFER_LOW] as number) & ~LONG_MODE) | longMode) >>> 0;
   }
   if (controls.isOn(CLEAR_UINV)) {
     words[UINTR_MISC_HIGH] = ((words[UINTR_MISC_HIGH] as number) & ~0xff) >>> 0;

@@ -111,7 +111,7 @@ export function saveGuestState(
   const { capabilities } = p;
   const { words } = p.cpu;
   normaliseSegments(p);
-  saveRegisters(GUEST_STATE.under(controls, capabilities), copy, words);
+  saveRegisters(GUEST_STATE.under(controls, capabilities), copy, words, p.cpu.quads);
   saveRegister(copy, RIP_FIELD, words, RIP);
   saveRegister(copy, RSP_FIELD, words, RSP);
   saveWord(copy, SYSENTER_CS, words[SYSENTER_CS_LOW] as number);
@@ -172,6 +172,6 @@ function savePdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveCon
   const pae = (words[CR4_LOW] as number) >>> PAE;
   const ia32e = (words[EFER_LOW] as number) >>> LMA;
   if ((paging & pae & ~ia32e & 1) === 1 && controls.isOn(ENABLE_EPT)) {
-    saveRegisters(PDPTES, copy, p.cpu.words);
+    saveRegisters(PDPTES, copy, p.cpu.words, p.cpu.quads);
   }
 }
