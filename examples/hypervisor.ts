@@ -81,6 +81,7 @@ export async function runHypervisor(): Promise<HypervisorRun> {
   const { code, beginCpu1 } = await assembleHypervisor();
   let output = '';
   const machine = new Machine({
+    level: 'complete',
     cpus: 2,
     memory: 0x40_0000,
     devices: {

@@ -167,6 +167,7 @@ function commandLine(image: string, append: string | undefined): string {
 function makeMachine(image: string, options: RunOptions, serial: Sink, debugConsole: Sink): Machine {
   try {
     return new Machine({
+      level: 'complete',
       profile: options.profile,
       memory: options.memory,
       seed: options.seed,
