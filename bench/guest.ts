@@ -46,8 +46,23 @@ function prepareRoot(machine: Machine, index: number): void {
 
 export const LAUNCHED = { prepareRoot };
 
-/** Launches a guest on CPU `index` with VMCS region 0. */
-export function launch(machine: Machine, index: number): void {
+const PAGE_TABLES = { pml4: 0x20_0000, pdpt: 0x20_1000, directory: 0x20_2000 } as const;
+
+/** Maps the first GByte one to one; answers what CR3 has to be. */
+export function mapIdentity(machine: Machine): bigint {
+  const { pml4, pdpt, directory } = PAGE_TABLES;
+  machine.memory.write64(pml4, BigInt(pdpt) | 3n);
+  machine.memory.write64(pdpt, BigInt(directory) | 3n);
+  for (let n = 0; n < 512; n++) machine.memory.write64(directory + 8 * n, BigInt(n * 0x20_0000) | 0x83n);
+  return BigInt(pml4);
+}
+
+/** Launches a guest on CPU `index` with VMCS region 0, and with `fields` changed. */
+export function launch(
+  machine: Machine,
+  index: number,
+  fields: Partial<Record<FieldName, bigint>> = {},
+): void {
   prepareRoot(machine, index);
   const cpu = machine.cpu(index);
   const address = vmcsAddress(0);
@@ -61,7 +76,8 @@ export function launch(machine: Machine, index: number): void {
   }
   cpu.vmwrite('primaryVmExitControls', must1.exit | (1n << 9n));
   cpu.vmwrite('vmEntryControls', must1.entry | (1n << 9n));
-  for (const [field, value] of Object.entries(FIELD_VALUES)) cpu.vmwrite(field, value as bigint);
+  for (const [field, value] of Object.entries({ ...FIELD_VALUES, ...fields }))
+    cpu.vmwrite(field, value as bigint);
   const outcome = cpu.vmlaunch();
   if (outcome.kind !== 'VMentry')
     throw new Error(`VMLAUNCH: ${JSON.stringify(cpu.explain().failures[0] ?? outcome)}`);

@@ -10,9 +10,12 @@ const root = new URL('..', import.meta.url);
 const readme = readFileSync(new URL('README.md', root), 'utf8');
 const examples = [...readme.matchAll(/```ts\n(.*?)```/gs)].map((m) => m[1] as string);
 
+/** What each example prints, in part. */
+const EXPECTED = [['vmcs.active-elsewhere', 'VMfailValid'], ['42n 1n']];
+
 describe('README', () => {
   it('has examples', () => {
-    expect(examples.length).toBeGreaterThan(0);
+    expect(examples).toHaveLength(EXPECTED.length);
   });
 
   it.each(examples)('example %# runs', (code) => {
@@ -26,10 +29,20 @@ describe('README', () => {
         encoding: 'utf8',
       });
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
-      expect(stdout).toContain('vmcs.active-elsewhere');
-      expect(stdout).toContain('VMfailValid');
+      for (const text of EXPECTED[examples.indexOf(code)] ?? []) expect(stdout).toContain(text);
     } finally {
       rmSync(folder, { recursive: true });
     }
+  });
+
+  it('npm start runs to its end', () => {
+    const start = fileURLToPath(new URL('examples/start.ts', root));
+    const { status, stderr, stdout } = spawnSync(process.execPath, ['--import', 'tsx', start], {
+      cwd: fileURLToPath(root),
+      encoding: 'utf8',
+    });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toContain('guest.intr.sti-needs-if');
+    expect(stdout).toContain('and on CPU 1');
   });
 });
