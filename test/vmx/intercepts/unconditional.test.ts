@@ -3,6 +3,8 @@ import { exitFields, GUEST, guestMachine, HOST, runToExit } from '../../support/
 
 describe('instructions that exit unconditionally (SDM §28.1.2)', () => {
   const rows: readonly (readonly [code: string, reason: number, length: number, qualification: bigint])[] = [
+    ['cpuid', 10, 2, 0n],
+    ['invd', 13, 2, 0n],
     ['vmcall', 18, 3, 0n],
     ['vmlaunch', 20, 3, 0n],
     ['vmresume', 24, 3, 0n],
@@ -31,4 +33,23 @@ describe('instructions that exit unconditionally (SDM §28.1.2)', () => {
       expect(cpu.get('RIP')).toBe(BigInt(HOST));
     });
   }
+
+  it('CPUID at any CPL, with the registers as they were', () => {
+    const cpu = guestMachine('mov eax, 0x80000008\ncpuid', {
+      fields: {
+        guestCsSelector: 0xbn,
+        guestCsAccessRights: 0xa0fbn,
+        guestSsSelector: 0x13n,
+        guestSsAccessRights: 0xc0f3n,
+      },
+    }).cpu(0);
+    expect(cpu.cpl).toBe(3);
+    cpu.set('RBX', 0x1234n);
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason', 'guestRip')).toEqual({
+      exitReason: 10n,
+      guestRip: BigInt(GUEST + 5),
+    });
+    expect([cpu.get('RAX'), cpu.get('RBX')]).toEqual([0x8000_0008n, 0x1234n]);
+  });
 });
