@@ -107,13 +107,13 @@ function pointTo(cpu: Processor, lo: number, hi: number, offset: number): void {
   cpu.i32[LINEAR + 1] = sum > 0xffff_ffff && cpu.codeBits === 64 ? (hi + 1) | 0 : hi;
 }
 
-/** Loads bytes `from` to `end` (multiples of 8) of the area at the slot `linear`, which is kept. */
+/** Loads bytes `from` (a multiple of 8) to `end` of the area at the slot `linear`, which is kept. */
 export function loadImage(cpu: Processor, from: number, end: number): boolean {
   const lo = cpu.i32[LINEAR] as number;
   const hi = cpu.i32[LINEAR + 1] as number;
   for (let offset = from; offset < end; offset += 8) {
     pointTo(cpu, lo, hi, offset);
-    if (!load(cpu, T0, 8)) return false;
+    if (!load(cpu, T0, Math.min(8, end - offset))) return false;
     words[offset >> 2] = cpu.i32[T0_WORD] as number;
     words[(offset >> 2) + 1] = cpu.i32[T0_WORD + 1] as number;
   }
@@ -121,7 +121,7 @@ export function loadImage(cpu: Processor, from: number, end: number): boolean {
   return true;
 }
 
-/** Stores bytes `from` to `end` (multiples of 8) to the area at the slot `linear`, which is kept. */
+/** Stores bytes `from` (a multiple of 8) to `end` to the area at the slot `linear`, which is kept. */
 export function storeImage(cpu: Processor, from: number, end: number): void {
   const lo = cpu.i32[LINEAR] as number;
   const hi = cpu.i32[LINEAR + 1] as number;
@@ -129,7 +129,7 @@ export function storeImage(cpu: Processor, from: number, end: number): void {
     pointTo(cpu, lo, hi, offset);
     cpu.i32[T0_WORD] = words[offset >> 2] as number;
     cpu.i32[T0_WORD + 1] = words[(offset >> 2) + 1] as number;
-    store(cpu, T0, 8);
+    store(cpu, T0, Math.min(8, end - offset));
   }
   pointTo(cpu, lo, hi, 0);
 }

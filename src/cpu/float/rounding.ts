@@ -99,7 +99,11 @@ function tiny(
   const { precision, minExponent } = c.format;
   if ((c.masks & FloatException.Underflow) === 0) {
     c.raise(FloatException.Underflow | (inexact ? FloatException.Inexact : 0));
-    return finite(sign, rounded, last + (c.x87 ? EXPONENT_WRAP : 0));
+    if (!c.x87) return finite(sign, rounded, last);
+    // So tiny that the wrapped exponent does not fit either: possible with FSCALE alone.
+    const leading = last + EXPONENT_WRAP + bitLength(rounded) - 1;
+    if (leading < minExponent) c.raise(FloatException.Inexact);
+    return leading < minExponent ? zero(sign) : finite(sign, rounded, last + EXPONENT_WRAP);
   }
   if (c.flushesToZero) {
     c.raise(FloatException.Underflow | FloatException.Inexact);
@@ -116,7 +120,12 @@ function tooLarge(c: FloatContext, sign: Sign, rounded: bigint, last: number): F
   c.raise(FloatException.Overflow);
   if ((c.masks & FloatException.Overflow) === 0) {
     if (inexact) c.raise(FloatException.Inexact);
-    return finite(sign, rounded, last - (c.x87 ? EXPONENT_WRAP : 0));
+    if (!c.x87) return finite(sign, rounded, last);
+    const leading = last - EXPONENT_WRAP + bitLength(rounded) - 1;
+    if (leading <= maxExponent) return finite(sign, rounded, last - EXPONENT_WRAP);
+    c.raise(FloatException.Inexact);
+    c.roundedUp = true;
+    return infinity(sign);
   }
   c.raise(FloatException.Inexact);
   const toInfinity =

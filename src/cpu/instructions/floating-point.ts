@@ -9,6 +9,12 @@ import { VECTOR_ARITHMETIC_ROWS } from './vector-arithmetic.ts';
 import { VECTOR_CONVERT_ROWS } from './vector-convert.ts';
 import { VECTOR_LOGIC_ROWS } from './vector-logic.ts';
 import { VECTOR_MOVE_ROWS } from './vector-move.ts';
+import { X87_ARITHMETIC_ROWS } from './x87-arithmetic.ts';
+import { X87_COMPARE_ROWS } from './x87-compare.ts';
+import { X87_CONTROL_ROWS } from './x87-control.ts';
+import { X87_SCALING_ROWS } from './x87-scaling.ts';
+import { X87_TRANSCENDENTAL_ROWS } from './x87-transcendental.ts';
+import { X87_TRANSFER_ROWS } from './x87-transfer.ts';
 
 export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
   ...FXSAVE_ROWS,
@@ -20,4 +26,10 @@ export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
   ...VECTOR_CONVERT_ROWS,
   ...VECTOR_LOGIC_ROWS,
   ...VECTOR_MOVE_ROWS,
+  ...X87_ARITHMETIC_ROWS,
+  ...X87_COMPARE_ROWS,
+  ...X87_CONTROL_ROWS,
+  ...X87_SCALING_ROWS,
+  ...X87_TRANSCENDENTAL_ROWS,
+  ...X87_TRANSFER_ROWS,
 ];
