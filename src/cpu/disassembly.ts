@@ -113,6 +113,8 @@ function typeBits(i: Instruction, type: string): number {
 
 /** `rAX` and the like have the operand size, `eAX` at most 32 bits; others are what they say. */
 function fixedText(i: Instruction, operand: string): string {
+  if (operand === 'ST0') return 'ST(0)';
+  if (operand === 'STi') return `ST(${i.rm & 7})`;
   if (!/^[re][A-Z]{2}$/.test(operand)) return operand;
   const number = WORDS.indexOf(operand.slice(1));
   if (number < 0) return operand;

@@ -112,12 +112,16 @@ export const X87_COMPARE_ROWS: readonly OpcodeRow[] = [
       row(`DC /${2 + pops} mod!=3`, `FCOM${p}`, 'Mq', withMemory('double', pops)),
       row(`DA /${2 + pops} mod!=3`, `FICOM${p}`, 'Md', withMemory('doubleword', pops)),
       row(`DE /${2 + pops} mod!=3`, `FICOM${p}`, 'Mw', withMemory('word', pops)),
-      row(`D8 /${2 + pops} mod=3`, `FCOM${p}`, 'STi', withRegister(true, pops)),
-      row(`DD /${4 + pops} mod=3`, `FUCOM${p}`, 'STi', withRegister(false, pops)),
+      row(`D8 /${2 + pops} mod=3`, `FCOM${p}`, 'ST0 STi', withRegister(true, pops)),
+      row(`DD /${4 + pops} mod=3`, `FUCOM${p}`, 'ST0 STi', withRegister(false, pops)),
       row(`${pops ? 'DF' : 'DB'} /6 mod=3`, `FCOMI${p}`, 'ST0 STi', toFlags(true, pops)),
       row(`${pops ? 'DF' : 'DB'} /5 mod=3`, `FUCOMI${p}`, 'ST0 STi', toFlags(false, pops)),
     ];
   }),
+  // Encodings that the manual leaves out, and processors have.
+  row('DC /2 mod=3', 'FCOM', 'ST0 STi', withRegister(true, 0)),
+  row('DC /3 mod=3', 'FCOMP', 'ST0 STi', withRegister(true, 1)),
+  row('DE /2 mod=3', 'FCOMP', 'ST0 STi', withRegister(true, 1)),
   row('DE /3 mod=3 rm=1', 'FCOMPP', '', withRegister(true, 2)),
   row('DA /5 mod=3 rm=1', 'FUCOMPP', '', withRegister(false, 2)),
   row('D9 /4 mod=3 rm=4', 'FTST', '', ftst),

@@ -201,5 +201,5 @@ export const X87_CONTROL_ROWS: readonly OpcodeRow[] = [
   row('D9 /6 mod=3 rm=7', 'FINCSTP', '', turn(1), x87Ready),
   row('D9 /6 mod=3 rm=6', 'FDECSTP', '', turn(-1), x87Ready),
   row('D9 /2 mod=3 rm=0', 'FNOP', '', nothing, x87Ready),
-  row('9B', 'FWAIT', '', nothing, waitReady),
+  row('9B', 'WAIT', '', nothing, waitReady),
 ];

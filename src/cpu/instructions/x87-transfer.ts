@@ -16,6 +16,7 @@ import {
   finishToMemory,
   finishToRegister,
   hasRoom,
+  isInvalidUnmasked,
   type MemoryFormat,
   memoryValue,
   pop,
@@ -35,12 +36,13 @@ function copyRegister(cpu: Processor, to: number, from: number): void {
   cpu.i32[(to >> 2) + 3] = 0;
 }
 
-/** FLD of 32 and 64 bits, FILD. */
+/** FLD of 32 and 64 bits, FILD. A denormal operand is loaded whether that is masked or not. */
 function load(format: MemoryFormat): Execute {
   return (cpu, i) => {
     const c = x87Context(cpu);
     const value = hasRoom(cpu) ? convert(c, memoryValue(cpu, i.d, format), true) : stackOverflow(c);
-    if (finishToRegister(cpu, i, c)) push(cpu, value);
+    finishToRegister(cpu, i, c);
+    if (!isInvalidUnmasked(c)) push(cpu, value);
     return Next.Sequential;
   };
 }
@@ -281,7 +283,12 @@ export const X87_TRANSFER_ROWS: readonly OpcodeRow[] = [
   row('DD /1 mod!=3', 'FISTTP', 'Mq!', storeInteger(8, true, true)),
   row('DF /4 mod!=3', 'FBLD', 'Mt', loadDecimal),
   row('DF /6 mod!=3', 'FBSTP', 'Mt!', storeDecimal),
-  row('D9 /1 mod=3', 'FXCH', 'STi', exchange),
+  row('D9 /1 mod=3', 'FXCH', 'ST0 STi', exchange),
+  // Encodings that the manual leaves out, and processors have.
+  row('DD /1 mod=3', 'FXCH', 'ST0 STi', exchange),
+  row('DF /1 mod=3', 'FXCH', 'ST0 STi', exchange),
+  row('DF /2 mod=3', 'FSTP', 'STi', storeRegister(true)),
+  row('DF /3 mod=3', 'FSTP', 'STi', storeRegister(true)),
   ...CONSTANTS.map(([name, significand, exponent], n) =>
     row(`D9 /5 mod=3 rm=${n}`, name, '', constant(significand, exponent)),
   ),

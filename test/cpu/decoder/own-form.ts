@@ -76,6 +76,8 @@ function operandText(i: Instruction, notation: string, position: number, bits: n
   const match = /^([A-Z])([a-z]*)(2?)([+=!]?)$/.exec(notation);
   if (notation === '1') return '#1';
   if (SEGMENTS.includes(notation)) return notation;
+  if (notation === 'ST0') return 'ST0';
+  if (notation === 'STi') return `ST${i.rm & 7}`;
   const fixed = /^[ABCD][LH]$/.test(notation) ? 8 : /^[A-D]X$/.test(notation) ? 16 : 0;
   if (fixed !== 0) return generalName(at, fixed);
   if (/^r[A-D]X$/.test(notation)) return generalName(at, i.operandBits);
