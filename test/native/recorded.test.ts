@@ -18,10 +18,6 @@ function recorded(file: string): Map<string, string[]> {
 
 const RECORDED = new Map([...recorded('integer.txt'), ...recorded('float.txt')]);
 
-/** Instructions that vmxon does not model yet. */
-const NOT_YET = /^x87\./;
-const MODELLED = [...RECORDED].filter(([name]) => !NOT_YET.test(name));
-
 describe('results recorded on silicon', () => {
   it('are of every template', () => {
     expect([...RECORDED.keys()].sort()).toEqual(TEMPLATES.map(({ name }) => name).sort());
@@ -38,7 +34,7 @@ describe('results recorded on silicon', () => {
 
   const execute = createExecutor();
 
-  it.each(MODELLED)('are those of vmxon: %s', (_, lines) => {
+  it.each([...RECORDED])('are those of vmxon: %s', (_, lines) => {
     for (const line of lines) {
       const { case: c, result } = parseLine(line);
       expect(compare(c, result, execute(c)), line).toEqual([]);

@@ -15,6 +15,7 @@ import { X87_CONTROL_ROWS } from './x87-control.ts';
 import { X87_SCALING_ROWS } from './x87-scaling.ts';
 import { X87_TRANSCENDENTAL_ROWS } from './x87-transcendental.ts';
 import { X87_TRANSFER_ROWS } from './x87-transfer.ts';
+import { XSAVE_ROWS } from './xsave.ts';
 
 export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
   ...FXSAVE_ROWS,
@@ -32,4 +33,5 @@ export const FLOATING_POINT_ROWS: readonly OpcodeRow[] = [
   ...X87_SCALING_ROWS,
   ...X87_TRANSCENDENTAL_ROWS,
   ...X87_TRANSFER_ROWS,
+  ...XSAVE_ROWS,
 ];

@@ -97,7 +97,8 @@ const REGISTERS: readonly RegisterRow[] = [
   ...stackRows('fucom', 0, [0xdd, 0xe0], [0xdd, 0xe8]),
   single('fcompp', 0xde, 0xd9, 0),
   single('fucompp', 0xda, 0xe9, 0),
-  ...stackRows('fcomi', C0_C2_C3, [0xdb, 0xf0], [0xdf, 0xf0], [0xdb, 0xe8], [0xdf, 0xe8]),
+  // C1 becomes 0 by the manual; processors of some vendors keep it.
+  ...stackRows('fcomi', ALL_CODES, [0xdb, 0xf0], [0xdf, 0xf0], [0xdb, 0xe8], [0xdf, 0xe8]),
   ...stackRows('fld.stack', C0_C2_C3, [0xd9, 0xc0]),
   ...stackRows('fst.stack', C0_C2_C3, [0xdd, 0xd0], [0xdd, 0xd8]),
   ...stackRows('fxch', C0_C2_C3, [0xd9, 0xc8]),
@@ -132,6 +133,19 @@ function pending(c: CaseBuilder, fx: DataView): void {
   const flag = 1 << c.random.below(6);
   fx.setUint16(FCW, fx.getUint16(FCW, true) & ~flag, true);
   fx.setUint16(FSW, fx.getUint16(FSW, true) | flag | 0x8080, true);
+}
+
+/** ZF, PF, CF, OF, SF, AF. */
+const ARITHMETIC_FLAGS = 0x8d5;
+
+/**
+ * By the manual a comparison with an unmasked invalid operation sets neither condition codes nor flags;
+ * processors of some vendors set them.
+ */
+function unmaskedComparison(c: CaseBuilder, fx: DataView, name: string): void {
+  if (!/com|ftst/.test(name) || (fx.getUint16(FCW, true) & 1) !== 0) return;
+  c.undefinedStatusWord |= ALL_CODES;
+  if (name === 'fcomi') c.undefinedFlags |= ARITHMETIC_FLAGS;
 }
 
 function setBytes(c: CaseBuilder, rm: MemoryOperand, bytes: readonly number[]): void {
@@ -181,6 +195,7 @@ function memoryTemplate(name: string): Template {
       const row = c.random.pick(rows);
       c.undefinedStatusWord = row.undefinedCodes ?? C0_C2_C3;
       pending(c, fx);
+      unmaskedComparison(c, fx, name);
       const rm = c.memory(row.bytes);
       setContent(c, rm, row);
       if (/^(fist|fbstp)/.test(name) && c.random.chance(70)) {
@@ -200,6 +215,7 @@ function registerTemplate(name: string): Template {
       const row = c.random.pick(rows);
       c.undefinedStatusWord = row.undefinedCodes ?? C0_C2_C3;
       pending(c, fx);
+      unmaskedComparison(c, fx, name);
       if (name.startsWith('fprem')) nearRemainder(c, fx);
       if (name === 'fscale' && c.random.chance(70)) {
         fx.setUint16(ST + 24, (0x3fff + c.random.below(16) - 2) | (c.random.below(2) << 15), true);
