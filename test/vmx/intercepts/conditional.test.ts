@@ -383,6 +383,61 @@ describe('instructions that do something else in non-root operation (SDM §28.3)
     }
   });
 
+  describe.each([
+    ['xsaves [rbx]', 63n],
+    ['xrstors [rbx]', 64n],
+  ] as const)('%s', (code, reason) => {
+    const area = 0x6_0000;
+    const leave = (controls: readonly ControlId[], fields: FieldValues, registers: Row['registers'] = {}) => {
+      const machine = guestMachine(`${code}\nvmcall`, {
+        controls,
+        fields: { exceptionBitmap: 1n << 6n, ...fields },
+      });
+      const cpu = machine.cpu(0);
+      // A header of the compacted format without components.
+      machine.memory.write64(area + 520, 1n << 63n);
+      const set = {
+        CR4: cpu.get('CR4') | (1n << 18n),
+        XCR0: 3n,
+        IA32_XSS: 0x1800n,
+        RBX: BigInt(area),
+        ...registers,
+      };
+      for (const [name, value] of Object.entries(set)) cpu.set(name as RegisterName, value);
+      runToExit(cpu);
+      return exitFields(
+        cpu,
+        'exitReason',
+        'exitQualification',
+        'vmExitInstructionLength',
+        'vmExitInstructionInformation',
+      );
+    };
+    const asks = { RAX: 0x800n, RDX: 0n };
+
+    it('raises #UD without its control', () => {
+      expect(leave([], {}, asks).exitReason).toBe(0n);
+    });
+
+    it('exits if it is asked for a component of IA32_XSS and of the bitmap, and not otherwise', () => {
+      const control = ['proc2.enableXsavesXrstors'] as const;
+      expect(leave(control, { xssExitingBitmap: 0x800n }, asks)).toEqual({
+        exitReason: reason,
+        exitQualification: 0n,
+        vmExitInstructionLength: 3n,
+        vmExitInstructionInformation: DS_64 | NO_INDEX | base(3n),
+      });
+      expect(leave(control, { xssExitingBitmap: 0x1000n }, asks).exitReason).toBe(18n);
+      expect(leave(control, { xssExitingBitmap: 0x800n }, { RAX: 3n, RDX: 0n }).exitReason).toBe(18n);
+    });
+
+    it('exits before its operand and CR0.TS are looked at', () => {
+      const control = ['proc2.enableXsavesXrstors'] as const;
+      const fields = { xssExitingBitmap: 0x800n };
+      expect(leave(control, fields, { ...asks, RBX: 1n << 60n, CR0: 0x8000_0039n }).exitReason).toBe(reason);
+    });
+  });
+
   it('PAUSE-loop exiting: a long loop at CPL 0 exits, one with gaps does not', () => {
     const loop = (body: string) => `mov ecx, 100\nagain: pause\n${body}\nsub ecx, 1\njne again\nvmcall`;
     const controls = ['proc2.pauseLoopExiting'] as const;
