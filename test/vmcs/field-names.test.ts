@@ -35,6 +35,8 @@ describe('names in the manual and in other software', () => {
   it('leads an ambiguous name to one of the fields that go by it', () => {
     for (const [alias, encodings] of byAlias) {
       expect([...encodings], alias).toContain(findField(alias)?.encoding);
+      const named = FIELDS.find((f) => FIELD_ALIASES[f.key].includes(alias));
+      if (encodings.size > 1) expect(findField(alias)?.field, `${alias}: first of the catalogue`).toBe(named);
     }
   });
 

@@ -120,7 +120,9 @@ describe('a guest in virtual-8086 mode', () => {
   });
 
   it('has limits with one rule, and selectors without any', () => {
-    expect(broken({ guestCsLimit: 0xf_ffffn })).toEqual(['guest.cs.limit-v86']);
+    for (const guestCsLimit of [0xf_ffffn, 0xfff0_ffffn, 0xfffen]) {
+      expect(broken({ guestCsLimit })).toEqual(['guest.cs.limit-v86']);
+    }
     expect(
       broken({ guestSsSelector: 0x3n, guestSsBase: 0x30n, guestDsSelector: 2n, guestDsBase: 0x20n }),
     ).toEqual([]);
@@ -140,6 +142,10 @@ describe('rules next to each other', () => {
         failing({ fields: { injectedEventIdentification, injectedEventErrorCode: 0xffff_ffffn } }),
       ).toEqual([]);
     }
+  });
+
+  it('exclude "RDTSC exiting" with "APIC-timer virtualization" only', () => {
+    expect(failing({ controls: ['proc.rdtscExiting'] })).toEqual([]);
   });
 
   it('leave CPL 1 to guests without FRED', () => {
