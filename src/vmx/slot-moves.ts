@@ -9,7 +9,7 @@ import { Field, type FieldName } from '../vmcs/fields.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import type { VmxCapabilities } from './capabilities/capabilities.ts';
 import { saveWords } from './copy-writes.ts';
-import { type ControlRef, controlRef, type EffectiveControls } from './effective-controls.ts';
+import { controlRef, type EffectiveControls } from './effective-controls.ts';
 
 /** Fields and the registers they correspond to. */
 export type FieldRegisters = Partial<Record<FieldName, RegisterName>>;
@@ -49,43 +49,45 @@ export const SEGMENT_MOVES: FieldRegisters = Object.fromEntries(
 
 let tables = 0;
 
-/** Moves of which some depend on controls, or on whether the processor has the fields. */
-export class ControlledMoves {
+/** Moves that depend on controls, worked out once for the same controls. */
+export class DerivedMoves {
   private readonly index = tables++;
-  private readonly always: FieldRegisters;
-  private readonly whereSupported: readonly FieldRegisters[];
-  private readonly controlled: readonly { readonly control: ControlRef; readonly table: FieldRegisters }[];
+  private readonly derive: (controls: EffectiveControls, capabilities: VmxCapabilities) => SlotMoves;
 
-  constructor(
-    always: FieldRegisters,
-    controlled: Partial<Record<ControlId, FieldRegisters>>,
-    whereSupported: readonly FieldRegisters[] = [],
-  ) {
-    this.always = always;
-    this.whereSupported = whereSupported;
-    this.controlled = Object.entries(controlled).map(([id, table]) => ({
-      control: controlRef(id as ControlId),
-      table,
-    }));
+  constructor(derive: (controls: EffectiveControls, capabilities: VmxCapabilities) => SlotMoves) {
+    this.derive = derive;
   }
 
   /** The moves that these controls ask for. */
   under(controls: EffectiveControls, capabilities: VmxCapabilities): SlotMoves {
     const known = controls.derived[this.index] as SlotMoves | undefined;
     if (known !== undefined) return known;
-    const moves = this.chosen(controls, capabilities);
+    const moves = this.derive(controls, capabilities);
     controls.derived[this.index] = moves;
     return moves;
   }
+}
 
-  private chosen(controls: EffectiveControls, { fieldExists }: VmxCapabilities): SlotMoves {
-    // The fields of one table exist together.
-    const exists = (table: FieldRegisters) => fieldExists[Field[Object.keys(table)[0] as FieldName]] === 1;
-    return slotMoves(
-      this.always,
-      ...this.whereSupported.filter(exists),
-      ...this.controlled.filter((c) => controls.isOn(c.control) && exists(c.table)).map((c) => c.table),
-    );
+/** Moves of which some depend on controls, or on whether the processor has the fields. */
+export class ControlledMoves extends DerivedMoves {
+  constructor(
+    always: FieldRegisters,
+    controlled: Partial<Record<ControlId, FieldRegisters>>,
+    whereSupported: readonly FieldRegisters[] = [],
+  ) {
+    const rows = Object.entries(controlled).map(([id, table]) => ({
+      control: controlRef(id as ControlId),
+      table,
+    }));
+    super((controls, { fieldExists }) => {
+      // The fields of one table exist together.
+      const exists = (table: FieldRegisters) => fieldExists[Field[Object.keys(table)[0] as FieldName]] === 1;
+      return slotMoves(
+        always,
+        ...whereSupported.filter(exists),
+        ...rows.filter((row) => controls.isOn(row.control) && exists(row.table)).map((row) => row.table),
+      );
+    });
   }
 }
 

@@ -75,6 +75,12 @@ const HIGHS = HIGH_MASKS;
 const TOUCHED = WRITTEN;
 const TOUCHED_HIGH = WRITTEN_HIGH;
 const NEEDED = CHECKS_NEEDED;
+const ACTIVITY = 2 * Register.activityState;
+const STI = 2 * Register.blockingBySti;
+const MOV_SS = 2 * Register.blockingByMovSs;
+const NON_ROOT = Operation.NonRoot;
+const LOOKUP = Attention.Lookup;
+const INJECT = Attention.Vmx;
 
 // The port's slots: whether checks are needed and which lists are unverified, then the window of the
 // current VMCS (its fields, and what it was told of them).
@@ -179,13 +185,13 @@ export class VmxUnit implements VmxProcessor {
     if (cpu.vpid === 0 && vmx.vpid === 0) cpu.translations.invalidateVpid(0, true);
     this.followOperation();
     // An injected event is delivered before the first instruction of the guest.
-    cpu.requestAttention(vmx.injectedEvent === undefined ? Attention.Lookup : Attention.Vmx);
+    cpu.requestAttention(vmx.injectedEvent === undefined ? LOOKUP : INJECT);
   }
 
   /** Tells the processor what kind of operation it is in. */
   private followOperation(): void {
     const { cpu, vmx } = this;
-    cpu.nonRoot = vmx.operation === Operation.NonRoot;
+    cpu.nonRoot = vmx.operation === NON_ROOT;
     cpu.vpid = vmx.vpid;
     cpu.tlb.forgetAll();
     cpu.stateChanged();
@@ -198,7 +204,7 @@ export class VmxUnit implements VmxProcessor {
   idle(): Outcome | undefined {
     if (this.hazards.stoppedAt !== undefined) return STOPPED_AT_HAZARD;
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
-    return this.cpu.words[2 * Register.activityState] === 0 ? undefined : INACTIVE;
+    return this.cpu.words[ACTIVITY] === 0 ? undefined : INACTIVE;
   }
 
   /** Before every instruction: why it cannot be executed, or undefined. */
@@ -211,14 +217,13 @@ export class VmxUnit implements VmxProcessor {
   /** After every instruction: blocking by STI and by MOV SS lasts for one; VM entry and exit establish their own. */
   private end(mnemonic: VmxMnemonic, operand: MemoryOperand | undefined, outcome: Outcome): Outcome {
     const { words } = this.cpu;
-    const blocked =
-      (words[2 * Register.blockingBySti] as number) | (words[2 * Register.blockingByMovSs] as number);
+    const blocked = (words[STI] as number) | (words[MOV_SS] as number);
     if (
       blocked !== 0 &&
       (outcome.kind === 'VMsucceed' || outcome.kind === 'VMfailValid' || outcome.kind === 'VMfailInvalid')
     ) {
-      words[2 * Register.blockingBySti] = 0;
-      words[2 * Register.blockingByMovSs] = 0;
+      words[STI] = 0;
+      words[MOV_SS] = 0;
       this.cpu.stateChanged();
     }
     if (isTransition(outcome)) this.operationChanged();
@@ -369,8 +374,7 @@ export class VmxUnit implements VmxProcessor {
   exit(request: ExitRequest): Outcome {
     if (this.hazards.stoppedAt !== undefined) return STOPPED_AT_HAZARD;
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
-    if (this.vmx.operation !== Operation.NonRoot)
-      throw new RangeError('a VM exit needs VMX non-root operation');
+    if (this.vmx.operation !== NON_ROOT) throw new RangeError('a VM exit needs VMX non-root operation');
     const { current } = this.vmx;
     if (current !== undefined) this.active.resident(current);
     const wrong = checkExitRequest(request, this);

@@ -38,6 +38,7 @@ const ENTERED = VM_ENTRY;
 
 /** A VM entry that ends before any state is loaded. */
 export interface EntryRefused {
+  readonly kind: 'refused';
   readonly error: InstructionError;
 }
 
@@ -61,7 +62,7 @@ export function enter(
   const failing = firstFailingCheck(copy, context, processorState(p));
   if (failing !== undefined) {
     const { consequence } = failing;
-    if (consequence.kind === 'VMfailValid') return { error: consequence.error };
+    if (consequence.kind === 'VMfailValid') return { kind: 'refused', error: consequence.error };
     return failEntry(p, ExitReason.EntryFailureGuestState, BigInt(consequence.qualification));
   }
   if (vmx.machineCheckPending) {

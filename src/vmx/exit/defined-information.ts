@@ -23,6 +23,7 @@ const LINEAR_ADDRESS_VALID = 1n << 7n;
 
 // Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
 const VALID = EVENT_VALID;
+const CR4_HIGH = 2 * Register.CR4 + 1;
 
 /** Event type of an identification. */
 export function typeOf(identification: number): number {
@@ -133,7 +134,7 @@ export function definesLinearAddress(
 
 /** Events are delivered through FRED: CR4.FRED, which is bit 32. */
 export function usesFred(p: VmxProcessor): boolean {
-  return ((p.cpu.words[2 * Register.CR4 + 1] as number) & 1) === 1;
+  return ((p.cpu.words[CR4_HIGH] as number) & 1) === 1;
 }
 
 /** "Prematurely busy shadow stack" VM-exit control. */

@@ -167,7 +167,7 @@ function wrongEvent(
   p: VmxProcessor | undefined,
 ): string | undefined {
   const { event, eventErrorCode } = request;
-  const { current } = p?.vmx ?? {};
+  const current = p?.vmx.current;
   if (event === undefined) {
     if (eventErrorCode !== undefined) return 'an error code needs an event';
     if (spec.exitingEvent === 'always') return 'it has an exiting event';
@@ -283,7 +283,7 @@ function wrongFlags(
   spec: ExitReasonSpec,
   p: VmxProcessor | undefined,
 ): string | undefined {
-  const { current } = p?.vmx ?? {};
+  const current = p?.vmx.current;
   if (request.traceAccess === true && spec.pendingDebug !== 'trace')
     return 'no trace or PEBS access causes it';
   if (request.resumeFlag !== undefined && !savesImage(request, spec)) {
@@ -293,8 +293,9 @@ function wrongFlags(
   if (request.prematurelyBusyShadowStack === true && !reportsBusyShadowStack(p)) {
     return 'the "prematurely busy shadow stack" VM-exit control is 0';
   }
-  const detects = isOn(current, p.capabilities, BUS_LOCK_DETECTION);
-  if (request.busLock === true && !detects) return '"VMM bus-lock detection" is 0';
+  if (request.busLock === true && !isOn(current, p.capabilities, BUS_LOCK_DETECTION)) {
+    return '"VMM bus-lock detection" is 0';
+  }
   return request.enclaveMode === true && !p.cpu.features.sgx
     ? 'this processor has no enclave mode'
     : undefined;

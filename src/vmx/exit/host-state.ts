@@ -4,7 +4,7 @@ import { Field } from '../../vmcs/fields.ts';
 import { AR_UNUSABLE } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
-import { ControlledMoves, loadRegisters, padded, type SlotMoves } from '../slot-moves.ts';
+import { ControlledMoves, DerivedMoves, loadRegisters, padded, type SlotMoves } from '../slot-moves.ts';
 import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 
 const HOST_STATE = new ControlledMoves(
@@ -171,6 +171,18 @@ export function loadHostState(
   return !pae || loadPdptes(p);
 }
 
+/** Moves of an image into the registers that controls decide. */
+const IMAGE = new DerivedMoves((controls, capabilities) => {
+  const loaded = [
+    FIXED_MOVES,
+    HOST_STATE.under(controls, capabilities),
+    ADDRESSES.under(controls, capabilities),
+  ].flatMap((moves) => [...moves].map((move) => move >>> 16));
+  const cleared = CLEARED.filter(({ control }) => controls.isOn(control)).map(({ word }) => word >>> 1);
+  const registers = [...new Set([...loaded, ...RIGHTS, Register.CR4, ...cleared])];
+  return padded(registers.map((register, index) => [index, register]));
+});
+
 /**
  * The registers that only host-state fields and controls decide, as the last VM exit left them: the
  * next one takes them from here if no field was written (bench: "VMRESUME + exit").
@@ -181,18 +193,10 @@ class HostImage {
   readonly values: BigUint64Array;
 
   constructor(p: VmxProcessor, controls: EffectiveControls) {
-    const { capabilities, cpu } = p;
-    const loaded = [
-      FIXED_MOVES,
-      HOST_STATE.under(controls, capabilities),
-      ADDRESSES.under(controls, capabilities),
-    ].flatMap((moves) => [...moves].map((move) => move >>> 16));
-    const cleared = CLEARED.filter(({ control }) => controls.isOn(control)).map(({ word }) => word >>> 1);
-    const registers = [...new Set([...loaded, ...RIGHTS, Register.CR4, ...cleared])];
     this.controls = controls;
-    this.moves = padded(registers.map((register, index) => [index, register]));
-    this.values = new BigUint64Array(registers.length);
-    this.refresh(cpu.quads);
+    this.moves = IMAGE.under(controls, p.capabilities);
+    this.values = new BigUint64Array(this.moves.length);
+    this.refresh(p.cpu.quads);
   }
 
   refresh(registers: BigUint64Array): void {

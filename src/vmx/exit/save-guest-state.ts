@@ -22,6 +22,8 @@ const GUEST_STATE = new ControlledMoves(
     guestIa32SysenterEip: 'IA32_SYSENTER_EIP',
     guestGdtrBase: 'GDTR.base',
     guestIdtrBase: 'IDTR.base',
+    guestGdtrLimit: 'GDTR.limit',
+    guestIdtrLimit: 'IDTR.limit',
     ...SEGMENT_MOVES,
   },
   {
@@ -65,8 +67,6 @@ const PDPTES = slotMoves({
 const ENABLE_EPT = controlRef('proc2.enableEpt');
 
 const SYSENTER_CS = Field.guestIa32SysenterCs;
-const GDTR_LIMIT = Field.guestGdtrLimit;
-const IDTR_LIMIT = Field.guestIdtrLimit;
 const RIP_FIELD = Field.guestRip;
 const RSP_FIELD = Field.guestRsp;
 const RFLAGS_FIELD = Field.guestRflags;
@@ -74,8 +74,8 @@ const UINV_FIELD = Field.guestUinv;
 const RIP = 2 * Register.RIP;
 const RSP = 2 * Register.RSP;
 const SYSENTER_CS_LOW = 2 * Register.IA32_SYSENTER_CS;
-const GDTR_LIMIT_LOW = 2 * Register['GDTR.limit'];
-const IDTR_LIMIT_LOW = 2 * Register['IDTR.limit'];
+const GDTR_LIMIT_HIGH = 2 * Register['GDTR.limit'] + 1;
+const IDTR_LIMIT_HIGH = 2 * Register['IDTR.limit'] + 1;
 const RFLAGS_LOW = 2 * Register.RFLAGS;
 const UINTR_MISC_HIGH = 2 * Register.IA32_UINTR_MISC + 1;
 const CR0_LOW = 2 * Register.CR0;
@@ -84,11 +84,15 @@ const EFER_LOW = 2 * Register.IA32_EFER;
 const DPL = 0x60;
 // Words of segment registers: selector, base, limit and access rights, two words each.
 const ES = 2 * Register['ES.selector'];
+const CS = 2 * Register['CS.selector'];
 const SS = 2 * Register['SS.selector'];
 const DS = 2 * Register['DS.selector'];
+const FS = 2 * Register['FS.selector'];
+const GS = 2 * Register['GS.selector'];
 const LDTR = 2 * Register['LDTR.selector'];
+const TR = 2 * Register['TR.selector'];
 const FIRST_SEGMENT = ES;
-const LAST_SEGMENT = 2 * Register['TR.selector'];
+const LAST_SEGMENT = TR;
 const SEGMENT_WORDS = 8;
 const BASE = 2;
 const RIGHTS = 6;
@@ -115,8 +119,6 @@ export function saveGuestState(
   saveRegister(copy, RIP_FIELD, words, RIP);
   saveRegister(copy, RSP_FIELD, words, RSP);
   saveWord(copy, SYSENTER_CS, words[SYSENTER_CS_LOW] as number);
-  saveWord(copy, GDTR_LIMIT, words[GDTR_LIMIT_LOW] as number);
-  saveWord(copy, IDTR_LIMIT, words[IDTR_LIMIT_LOW] as number);
   if (capabilities.fieldExists[UINV_FIELD] === 1) {
     // UINV is IA32_UINTR_MISC[39:32].
     saveWord(copy, UINV_FIELD, (words[UINTR_MISC_HIGH] as number) & 0xff);
@@ -128,7 +130,7 @@ export function saveGuestState(
 }
 
 /**
- * Gives the segment registers the form in which they are saved (SDM §30.3.2): access rights without
+ * Gives the segment registers and limits the form in which they are saved (SDM §30.3.2): access rights without
  * bits 31:17 and 11:8, CPL as SS.DPL, no bits 63:32 in the base of an unusable SS, DS or ES. Whatever
  * else is undefined in an unusable register is saved as held, an LDTR base made canonical. Host state
  * replaces all of them. A register that has its form is not written: 64 bits are read next, and would
@@ -136,9 +138,13 @@ export function saveGuestState(
  */
 function normaliseSegments(p: VmxProcessor): void {
   const { words, cpl, features } = p.cpu;
-  for (let at = FIRST_SEGMENT; at <= LAST_SEGMENT; at += SEGMENT_WORDS) {
-    setWord(words, at, (words[at] as number) & 0xffff);
-    setWord(words, at + RIGHTS, (words[at + RIGHTS] as number) & ~RESERVED);
+  if (hasSuperfluousBits(words)) {
+    for (let at = FIRST_SEGMENT; at <= LAST_SEGMENT; at += SEGMENT_WORDS) {
+      words[at] = (words[at] as number) & 0xffff;
+      words[at + RIGHTS] = (words[at + RIGHTS] as number) & ~RESERVED;
+    }
+    words[GDTR_LIMIT_HIGH] = 0;
+    words[IDTR_LIMIT_HIGH] = 0;
   }
   setWord(words, SS + RIGHTS, ((words[SS + RIGHTS] as number) & ~DPL) | (cpl << 5));
   if ((words[SS + RIGHTS] as number) & UNUSABLE) setWord(words, SS + BASE + 1, 0);
@@ -153,6 +159,30 @@ function normaliseSegments(p: VmxProcessor): void {
 
 function saveRegister(copy: ProcessorCopy, field: number, words: Uint32Array, low: number): void {
   saveWords(copy, field, words[low] as number, words[low + 1] as number);
+}
+
+/** Bits 31:16 of a selector, reserved bits of access rights or bits 63:32 of a limit; without a loop, which costs twice as much. */
+function hasSuperfluousBits(words: Uint32Array): boolean {
+  const selectors =
+    (words[ES] as number) |
+    (words[CS] as number) |
+    (words[SS] as number) |
+    (words[DS] as number) |
+    (words[FS] as number) |
+    (words[GS] as number) |
+    (words[LDTR] as number) |
+    (words[TR] as number);
+  const rights =
+    (words[ES + RIGHTS] as number) |
+    (words[CS + RIGHTS] as number) |
+    (words[SS + RIGHTS] as number) |
+    (words[DS + RIGHTS] as number) |
+    (words[FS + RIGHTS] as number) |
+    (words[GS + RIGHTS] as number) |
+    (words[LDTR + RIGHTS] as number) |
+    (words[TR + RIGHTS] as number);
+  const limits = (words[GDTR_LIMIT_HIGH] as number) | (words[IDTR_LIMIT_HIGH] as number);
+  return ((selectors >>> 16) | (rights & RESERVED) | limits) !== 0;
 }
 
 function setWord(words: Uint32Array, at: number, value: number): void {

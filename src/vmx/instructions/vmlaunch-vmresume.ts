@@ -19,7 +19,7 @@ export function vmEntryInstruction(
   if (failing !== undefined) return refuse(p, instruction, failing.failure, form);
   const result = enter(p, instruction, context);
   p.cpu.stateChanged();
-  return 'error' in result && !('kind' in result) ? vmFail(p, result.error) : (result as Outcome);
+  return result.kind === 'refused' ? vmFail(p, result.error) : result;
 }
 
 function refuse(

@@ -16,6 +16,8 @@ import { isUndefined, vmFail, vmFailInvalid, vmSucceed } from './conventions.ts'
 import { exitFrom } from './exits.ts';
 import { type InstructionForm, readOperand, type SourceOperand } from './operands.ts';
 
+const STI = 2 * Register.blockingBySti;
+const MOV_SS = 2 * Register.blockingByMovSs;
 const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
 /** Bits of a field that its width has, by slot: low and high 32. */
 export const LOW_MASKS = Uint32Array.from(FIELDS, (f) => (f.bits === 16 ? 0xffff : 0xffff_ffff));
@@ -130,8 +132,8 @@ function ready(p: VmxProcessor): Outcome {
     p.active.retains &&
     vmx.shutdown === 'no' &&
     p.hazards.mode !== 'stop' &&
-    words[2 * Register.blockingBySti] === 0 &&
-    words[2 * Register.blockingByMovSs] === 0;
+    words[STI] === 0 &&
+    words[MOV_SS] === 0;
   if (unhindered && p.active.hold(current)) cpu.file[CHECKS_NEEDED] = 0;
   return vmSucceed(p);
 }
