@@ -85,6 +85,14 @@ export function linearise(
   return false;
 }
 
+/** The linear address of `offset` in a segment into the slot `linear`, without any check. */
+export function lineariseUnchecked(cpu: Processor, segment: Segment, offset: bigint): void {
+  const wide = cpu.mode === Mode.Bit64;
+  const usesBase = !wide || segment >= Segment.FS;
+  const base = usesBase ? (cpu.quads[(BASES[segment] as number) >> 1] as bigint) : 0n;
+  cpu.quads[Register.linear] = BigInt.asUintN(wide ? 64 : 32, base + offset);
+}
+
 /** Whether bytes after the first leave the canonical half that the first is in. */
 function crossesCanonical(cpu: Processor, lo: number, hi: number, bytes: number): boolean {
   return (lo >>> 0) + bytes > TWO_32 && !isCanonicalPair(cpu, (hi + 1) | 0);

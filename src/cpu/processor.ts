@@ -85,9 +85,8 @@ export class Processor {
   /** The same bytes as 64-bit values. After writing a register of the mode directly, call {@link updateMode}. */
   readonly quads: BigUint64Array;
   /** Registers and, behind them, the slots of the port, as signed words (bench: "VMREAD … into a register"). */
-  readonly file: Int32Array;
-  /** The same bytes as signed words, as halves and as bytes. */
   readonly i32: Int32Array;
+  /** Registers as halves and as bytes. */
   readonly u16: Uint16Array;
   readonly u8: Uint8Array;
   /** The same bytes as floating-point numbers. */
@@ -153,8 +152,7 @@ export class Processor {
     const buffer = within ? memory.buffer : new ArrayBuffer(STATE_BYTES);
     const start = (within ? at : 0) + STATE_LAYOUT.registers;
     this.words = new Uint32Array(buffer, start, 2 * REGISTER_COUNT);
-    this.file = new Int32Array(buffer, start, 2 * (REGISTER_COUNT + PORT_SLOTS));
-    this.i32 = this.file;
+    this.i32 = new Int32Array(buffer, start, 2 * (REGISTER_COUNT + PORT_SLOTS));
     this.u16 = new Uint16Array(buffer, start, 4 * REGISTER_COUNT);
     this.u8 = new Uint8Array(buffer, start, 8 * REGISTER_COUNT);
     this.f32 = new Float32Array(buffer, start, 2 * REGISTER_COUNT);
@@ -216,7 +214,7 @@ export class Processor {
 
   /** Says that state may have changed on which the fast paths of the port rely. */
   stateChanged(): void {
-    this.file[CHECKS_NEEDED] = 1;
+    this.i32[CHECKS_NEEDED] = 1;
   }
 
   /** Derives again from the registers everything that depends on the mode, and forgets fast translations. */

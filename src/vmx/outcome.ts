@@ -2,9 +2,7 @@
  * What an instruction, a VM entry or a VM exit came to, as a value (SDM §33.2). The common ones are
  * shared objects, so that reporting an outcome allocates nothing.
  */
-
-/** Exception vectors VMX instructions raise. */
-export const Vector = { UD: 6, SS: 12, GP: 13, PF: 14, AC: 17 } as const;
+import { Vector } from '../cpu/exceptions.ts';
 
 export type Outcome =
   /** CF, PF, AF, ZF, SF, OF := 0. */

@@ -135,17 +135,10 @@ export class VmxUnit implements VmxProcessor {
   ) {
     this.cpu = cpu;
     this.capabilities = capabilities;
-    this.file = cpu.file;
+    this.file = cpu.i32;
     this.access = capabilities.access;
     this.hazards = hazards;
-    this.active = new ActiveSet(
-      cpu.memory,
-      capabilities.format,
-      policy,
-      seed,
-      DEPENDENTS,
-      windowOf(cpu.file),
-    );
+    this.active = new ActiveSet(cpu.memory, capabilities.format, policy, seed, DEPENDENTS, windowOf(cpu.i32));
     cpu.stateChanged();
     this.context = new CheckContext(
       new Uint32Array(DEPENDENTS.length * 2),

@@ -118,9 +118,9 @@ describe('operating mode', () => {
   it('asks for checks after every register written and every update', () => {
     const cpu = processor();
     for (const change of [() => cpu.write('RAX', 1n), () => cpu.write('CR0', PE), () => cpu.updateMode()]) {
-      cpu.file[CHECKS_NEEDED] = 0;
+      cpu.i32[CHECKS_NEEDED] = 0;
       change();
-      expect(cpu.file[CHECKS_NEEDED]).toBe(1);
+      expect(cpu.i32[CHECKS_NEEDED]).toBe(1);
     }
   });
 });

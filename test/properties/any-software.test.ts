@@ -138,11 +138,11 @@ describe('any software at all', () => {
             launchable(cpu, REGION);
             return steps.map((s) => {
               if (s.kind === 'read' || s.kind === 'write') {
-                const needed = cpu.processor.file[CHECKS_NEEDED] as number;
+                const needed = cpu.processor.i32[CHECKS_NEEDED] as number;
                 cpu.set('RAX', s.encoding);
                 cpu.set('RCX', s.value);
                 // Registers the fast paths use do not end their trust in what they found before.
-                if (index === 0) cpu.processor.file[CHECKS_NEEDED] = needed;
+                if (index === 0) cpu.processor.i32[CHECKS_NEEDED] = needed;
                 const outcome = s.kind === 'read' ? cpu.vmreadRegister(0, 2) : cpu.vmwriteRegister(0, 1);
                 return [outcome, cpu.get('RDX'), cpu.get('RFLAGS')];
               }

@@ -1,8 +1,8 @@
 /** Caches and translations (SDM vol. 2: INVD, WBINVD, WBNOINVD, INVLPG, INVPCID). This machine's memory is coherent: caches hold nothing else. */
 import { isCanonical } from '../../bits/address.ts';
-import { effectiveAddress } from '../addressing.ts';
+import { effectiveAddress, lineariseUnchecked } from '../addressing.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
-import { type Execute, type Instruction, Next, Segment } from '../instruction.ts';
+import { type Execute, Next } from '../instruction.ts';
 import { Enabling, Intercept, intercepted, isEnabled } from '../intercept.ts';
 import { load } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
@@ -17,7 +17,6 @@ import { contextTag } from '../translation-cache.ts';
 const LINEAR = 2 * Register.linear;
 const CR4_LOW = 2 * Register.CR4;
 const GP0 = (cpu: Processor): Next => raiseWithCode(cpu, Vector.GP, 0);
-const SEGMENT_BASES = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map((s) => Register[`${s}.base`]);
 
 function cacheControl(intercept: Intercept): Execute {
   return (cpu, i) => {
@@ -26,18 +25,11 @@ function cacheControl(intercept: Intercept): Execute {
   };
 }
 
-/** The linear address without any check: INVLPG makes none (SDM vol. 2A, INVLPG). */
-function uncheckedAddress(cpu: Processor, i: Instruction): void {
-  effectiveAddress(cpu, i);
-  const usesBase = cpu.mode !== Mode.Bit64 || i.segment >= Segment.FS;
-  const base = usesBase ? (cpu.quads[SEGMENT_BASES[i.segment] as number] as bigint) : 0n;
-  const sum = (cpu.quads[Register.linear] as bigint) + base;
-  cpu.quads[Register.linear] = BigInt.asUintN(cpu.mode === Mode.Bit64 ? 64 : 32, sum);
-}
-
 const invlpg: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return GP0(cpu);
-  uncheckedAddress(cpu, i);
+  effectiveAddress(cpu, i);
+  // No check of the segment is made (SDM vol. 2A, INVLPG).
+  lineariseUnchecked(cpu, i.segment, cpu.quads[Register.linear] as bigint);
   if (intercepted(cpu, i, Intercept.INVLPG)) return Next.VmExit;
   // An address that is not canonical has no translation.
   invalidateLinearPage(cpu, cpu.i32[LINEAR] as number, cpu.i32[LINEAR + 1] as number);

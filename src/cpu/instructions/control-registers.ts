@@ -1,5 +1,6 @@
 /** Control and debug registers (SDM vol. 2: MOV CR, MOV DR, CLTS, LMSW, SMSW, XGETBV, XSETBV). */
 import { writeCr0, writeCr3, writeCr4 } from '../control-register-writes.ts';
+import { XCR0_COMPONENTS } from '../cpuid-leaves.ts';
 import { debugRegistersChanged } from '../debug-registers.ts';
 import { raise, raiseDebug, raiseWithCode, Vector } from '../exceptions.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
@@ -148,9 +149,6 @@ function dr6Written(cpu: Processor, value: bigint): bigint {
   return (value & 0x1_e80fn) | (DR6_ONES & ~(1n << 16n)) | busLock | rtm;
 }
 
-/** XCR0 components that are here: x87 and SSE. */
-export const XCR0_SUPPORTED = 3n;
-
 const hasOsxsave = (cpu: Processor) => ((cpu.i32[CR4_LOW] as number) & (1 << CR4.OSXSAVE)) !== 0;
 
 const xgetbv: Execute = (cpu) => {
@@ -170,7 +168,7 @@ const xsetbv: Execute = (cpu, i) => {
   if (intercepted(cpu, i, Intercept.XSETBV)) return Next.VmExit;
   const low = (cpu.quads[Register.RAX] as bigint) & LOW_32;
   const value = (((cpu.quads[Register.RDX] as bigint) & LOW_32) << 32n) | low;
-  if (cpu.words[2 * Register.RCX] !== 0 || (value & 1n) === 0n || (value & ~XCR0_SUPPORTED) !== 0n)
+  if (cpu.words[2 * Register.RCX] !== 0 || (value & 1n) === 0n || (value & ~BigInt(XCR0_COMPONENTS)) !== 0n)
     return GP0(cpu);
   cpu.quads[Register.XCR0] = value;
   return Next.Sequential;

@@ -1,5 +1,5 @@
 /** Input and output (SDM vol. 2: IN, OUT, INS, OUTS; vol. 1 §19.5.2 for the I/O permission bitmap). */
-import { linearise } from '../addressing.ts';
+import { linearise, lineariseUnchecked } from '../addressing.ts';
 import { noteIoAccess } from '../debug-registers.ts';
 import { raiseWithCode, Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
@@ -12,6 +12,7 @@ import type { PortAccessSize } from '../port-space.ts';
 import type { Processor } from '../processor.ts';
 import { Register, RFLAGS } from '../registers.ts';
 import { Access } from '../tlb.ts';
+import { advanceDestination, advanceSource, countDown, stringStep } from './string.ts';
 
 const RAX = 2 * Register.RAX;
 const RCX = Register.RCX;
@@ -26,7 +27,6 @@ const TR_LIMIT = 2 * Register['TR.limit'];
 const TR_RIGHTS = 2 * Register['TR.accessRights'];
 const IO_MAP_BASE = 102;
 const TSS_32_BUSY = 11;
-const SEGMENT_BASES = (['ES', 'CS', 'SS', 'DS', 'FS', 'GS'] as const).map((s) => Register[`${s}.base`]);
 
 /** CPL ≤ IOPL, or the TSS permits each port; otherwise #GP(0) is raised, or a fault of reading the TSS. */
 function mayAccess(cpu: Processor, port: number, bytes: number): boolean {
@@ -104,24 +104,6 @@ function offsetOf(cpu: Processor, i: Instruction, register: number): bigint {
   return BigInt.asUintN(i.addressBits, cpu.quads[register] as bigint);
 }
 
-/** Adds to a general register with the address size: 16 bits keep the rest, 32 bits clear it. */
-function addTo(cpu: Processor, i: Instruction, register: number, amount: bigint): void {
-  const old = cpu.quads[register] as bigint;
-  const sum = BigInt.asUintN(i.addressBits, old + amount);
-  cpu.quads[register] = i.addressBits === 16 ? (old & ~0xffffn) | sum : sum;
-}
-
-/** The linear address before any check, for the VM exit. */
-function noteAddress(cpu: Processor, i: Instruction, segment: Segment, offset: bigint): void {
-  const usesBase = cpu.mode !== Mode.Bit64 || segment >= Segment.FS;
-  const base = usesBase ? (cpu.quads[SEGMENT_BASES[segment] as number] as bigint) : 0n;
-  const address = base + offset;
-  cpu.quads[Register.linear] = BigInt.asUintN(
-    i.addressBits === 64 || cpu.mode === Mode.Bit64 ? 64 : 32,
-    address,
-  );
-}
-
 /** One iteration of INS or OUTS. */
 function stringIo(isByte: boolean, isInput: boolean): Execute {
   return (cpu, i) => {
@@ -132,7 +114,7 @@ function stringIo(isByte: boolean, isInput: boolean): Execute {
     const register = isInput ? RDI : RSI;
     if (!mayAccess(cpu, port, bytes)) return Next.Fault;
     const offset = offsetOf(cpu, i, register);
-    if (cpu.nonRoot) noteAddress(cpu, i, segment, offset);
+    if (cpu.nonRoot) lineariseUnchecked(cpu, segment, offset);
     if (intercepted(cpu, i, Intercept.IO, port, bytes)) return Next.VmExit;
     const lo = Number(BigInt.asIntN(32, offset));
     const hi = Number(BigInt.asIntN(32, offset >> 32n));
@@ -151,10 +133,9 @@ function stringIo(isByte: boolean, isInput: boolean): Execute {
       cpu.ports.write(port, bytes, (w[T0_LOW] as number) >>> 0);
     }
     noteIoAccess(cpu, port, bytes);
-    const backwards = (materialise(cpu) & (1 << RFLAGS.DF)) !== 0;
-    addTo(cpu, i, register, BigInt(backwards ? -bytes : bytes));
+    (isInput ? advanceDestination : advanceSource)(cpu, i, stringStep(cpu, bytes));
     if (i.repeat === 0) return Next.Lookup;
-    addTo(cpu, i, RCX, -1n);
+    countDown(cpu, i);
     return offsetOf(cpu, i, RCX) === 0n ? Next.Lookup : Next.Again;
   };
 }

@@ -85,6 +85,11 @@ export function advanceDestination(cpu: Processor, i: Instruction, by: number): 
   advance(cpu, RDI, i.addressBits, by);
 }
 
+/** One iteration less in RCX. */
+export function countDown(cpu: Processor, i: Instruction): void {
+  advance(cpu, RCX, i.addressBits, -1);
+}
+
 /** The count in RCX by address size, as far as it matters: at most 2³². */
 function count(cpu: Processor, addressBits: number): number {
   const lo = lowOf(cpu, RCX, addressBits) >>> 0;

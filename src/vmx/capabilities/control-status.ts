@@ -39,6 +39,7 @@ const COMPLETE: readonly ControlId[] = [
   'proc2.enableInvpcid',
   'proc2.vmcsShadowing',
   'proc2.rdseedExiting',
+  'proc2.enableXsavesXrstors',
   'proc2.useTscScaling',
   'proc2.enableUserWaitAndPause',
   'proc3.virtualizeIa32SpecCtrl',

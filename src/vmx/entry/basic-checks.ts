@@ -128,7 +128,7 @@ function nothingHinders(p: VmxProcessor, instruction: EntryInstruction): boolean
     cpu.cpl === 0 &&
     current !== undefined &&
     !current.isShadow &&
-    cpu.file[MOV_SS] === 0 &&
+    cpu.i32[MOV_SS] === 0 &&
     current.launchState === (instruction === 'VMRESUME' ? Launched : Clear)
   );
 }

@@ -134,6 +134,6 @@ function ready(p: VmxProcessor): Outcome {
     p.hazards.mode !== 'stop' &&
     words[STI] === 0 &&
     words[MOV_SS] === 0;
-  if (unhindered && p.active.hold(current)) cpu.file[CHECKS_NEEDED] = 0;
+  if (unhindered && p.active.hold(current)) cpu.i32[CHECKS_NEEDED] = 0;
   return vmSucceed(p);
 }

@@ -46,11 +46,6 @@ export function cltsExits(copy: ProcessorCopy): boolean {
   return (maskOf(copy, 'CR0') & shadowOf(copy, 'CR0') & ts) !== 0n;
 }
 
-/** CR0.TS belongs to the host: CLTS leaves it as it is. */
-export function hostOwnsTs(copy: ProcessorCopy): boolean {
-  return (maskOf(copy, 'CR0') & (1n << BigInt(CR0.TS))) !== 0n;
-}
-
 /** LMSW exits: bit 0 would be set where the shadow has 0, or one of bits 3:1 differs from the shadow. */
 export function lmswExits(copy: ProcessorCopy, source: number): boolean {
   const mask = Number(maskOf(copy, 'CR0') & 0xfn);

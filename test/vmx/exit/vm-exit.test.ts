@@ -225,7 +225,7 @@ describe('after a VM exit', () => {
       virtualNmiBlocking: true,
       guestDeadline: 4n,
     });
-    p.cpu.file[CHECKS_NEEDED] = 0;
+    p.cpu.i32[CHECKS_NEEDED] = 0;
     performExit(p, { reason: 10 });
     expect(p.vmx).toMatchObject({
       operation: Operation.Root,
@@ -239,7 +239,7 @@ describe('after a VM exit', () => {
       shutdown: 'no',
       current: p.copy,
     });
-    expect(p.cpu.file[CHECKS_NEEDED]).toBe(1);
+    expect(p.cpu.i32[CHECKS_NEEDED]).toBe(1);
   });
 
   it('only an NMI that exits directly blocks NMIs, and only afterwards', () => {
