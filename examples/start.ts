@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import Table from 'cli-table3';
-import pc from 'picocolors';
+import { colours } from '../src/cli/colours.ts';
 import { readDump } from '../src/dumps/read-dump.ts';
 import {
   ExitReason,
@@ -38,31 +38,31 @@ let hazardsSeen = 0;
 function describe(outcome: Outcome, cpu: LogicalProcessor): [string, string] {
   switch (outcome.kind) {
     case 'VMsucceed':
-      return [pc.green('VMsucceed'), ''];
+      return [colours.green('VMsucceed'), ''];
     case 'VMfailInvalid':
-      return [pc.red('VMfailInvalid'), 'no current VMCS to hold an error number'];
+      return [colours.red('VMfailInvalid'), 'no current VMCS to hold an error number'];
     case 'VMfailValid':
-      return [pc.red(`VMfailValid ${outcome.error}`), instructionErrorMeaning(outcome.error) ?? ''];
+      return [colours.red(`VMfailValid ${outcome.error}`), instructionErrorMeaning(outcome.error) ?? ''];
     case 'VMentry':
-      return [pc.green('VM entry'), `the guest runs at RIP ${cpu.get('RIP').toString(16)}H`];
+      return [colours.green('VM entry'), `the guest runs at RIP ${cpu.get('RIP').toString(16)}H`];
     case 'VMexit':
       return [
-        pc.yellow(`VM exit ${outcome.reason}`),
+        colours.yellow(`VM exit ${outcome.reason}`),
         `the host continues at RIP ${cpu.get('RIP').toString(16)}H`,
       ];
     case 'VMentryFailure': {
       const qualification = cpu.vmread('exitQualification').value;
       return [
-        pc.red(`entry failure ${outcome.reason}`),
+        colours.red(`entry failure ${outcome.reason}`),
         `exit reason ${(0x8000_0000 + outcome.reason).toString(16)}H, qualification ${qualification}`,
       ];
     }
     case 'fault':
-      return [pc.red(`#${outcome.vector}`), 'the instruction faults'];
+      return [colours.red(`#${outcome.vector}`), 'the instruction faults'];
     case 'VMXabort':
-      return [pc.red(`VMX abort ${outcome.indicator}`), 'the processor is in shutdown until RESET'];
+      return [colours.red(`VMX abort ${outcome.indicator}`), 'the processor is in shutdown until RESET'];
     case 'notExecuted':
-      return [pc.red('not executed'), outcome.because];
+      return [colours.red('not executed'), outcome.because];
   }
 }
 
@@ -77,7 +77,7 @@ function step(cpu: LogicalProcessor, text: string, execute: () => Outcome, remar
     remark === '' ? meaning : `${meaning}${meaning === '' ? '' : '; '}${remark}`,
   ]);
   for (const hazard of machine.hazards.slice(hazardsSeen)) {
-    timeline.push([cpu.index, '', pc.magenta('hazard'), `${hazard.id}: ${hazard.detail}`]);
+    timeline.push([cpu.index, '', colours.magenta('hazard'), `${hazard.id}: ${hazard.detail}`]);
   }
   hazardsSeen = machine.hazards.length;
   return outcome;
@@ -109,14 +109,14 @@ function build(cpu: LogicalProcessor, dump: (typeof DUMPS)[number]): void {
   timeline.push([
     cpu.index,
     `VMWRITE × ${written}`,
-    pc.green('VMsucceed'),
+    colours.green('VMsucceed'),
     `${image.values.size} fields from the dump (${image.format})`,
   ]);
 }
 
 function explain(failures: readonly Failure[]): void {
   for (const failure of failures) {
-    console.log(`${pc.red('✗')} ${pc.bold(failure.id)}  §${failure.section} ${failure.title}`);
+    console.log(`${colours.red('✗')} ${colours.bold(failure.id)}  §${failure.section} ${failure.title}`);
     console.log(`    rule   ${failure.rule}`);
     for (const [field, value] of Object.entries(failure.fields))
       console.log(`    field  ${field} = ${value}`);
@@ -185,7 +185,7 @@ step(cpu0, 'VMLAUNCH', () => cpu0.vmlaunch());
 const refused: { title: string; failures: readonly Failure[] }[] = [];
 // The third dump is refused only where IA32_VMX_BASIC[56] is 0, as on the processor it comes from.
 const skylake = new Machine({ cpus: 1, profile: 'skylake' }).cpu(0);
-timeline.push(['', pc.dim('a machine with a Skylake:'), '', '']);
+timeline.push(['', colours.dim('a machine with a Skylake:'), '', '']);
 enterVmx(skylake);
 for (const [cpu, dump] of [
   [cpu0, sti],
@@ -196,19 +196,19 @@ for (const [cpu, dump] of [
   step(cpu, 'VMLAUNCH', () => cpu.vmlaunch());
 }
 
-console.log(pc.bold('vmxon: three real VMCSs on a machine with two CPUs'));
+console.log(colours.bold('vmxon: three real VMCSs on a machine with two CPUs'));
 console.log(timeline.toString());
 for (const { title, failures } of refused) {
-  console.log(`\n${pc.bold(`Why ${title}:`)}`);
+  console.log(`\n${colours.bold(`Why ${title}:`)}`);
   explain(failures);
 }
 console.log(
-  `\n${machine.hazardCount} hazards reported, ${pc.dim('each with its CPU, address and section: vmxon explain ID')}`,
+  `\n${machine.hazardCount} hazards reported, ${colours.dim('each with its CPU, address and section: vmxon explain ID')}`,
 );
 
 const run = await runHypervisor();
 console.log(
-  `\n${pc.bold('A hypervisor in machine code (examples/hypervisor.asm), its guest migrated in the middle')}`,
+  `\n${colours.bold('A hypervisor in machine code (examples/hypervisor.asm), its guest migrated in the middle')}`,
 );
 const exits = (cpu: number) => run.events.filter((e) => e === `CPU ${cpu}: VM exit`).length;
 const ofEach = new Table({
@@ -223,6 +223,6 @@ for (const [cpu, instructions] of run.instructions.entries()) {
 }
 console.log(ofEach.toString());
 console.log(
-  `The guest printed, each byte an I/O exit:\n${pc.green(run.output.trimEnd().replace(/^/gm, '  '))}`,
+  `The guest printed, each byte an I/O exit:\n${colours.green(run.output.trimEnd().replace(/^/gm, '  '))}`,
 );
 console.log(`Then: ${run.stop}. Hazards: ${run.hazards}.`);

@@ -1,7 +1,6 @@
 /** `vmxon check FILE|-`: why the VM entry of a dump fails. */
 import { readFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import pc from 'picocolors';
 import { hex } from '../bits/u64.ts';
 import { type CheckReport, type CpuDependentFailure, checkImage } from '../dumps/check-image.ts';
 import { readDump } from '../dumps/read-dump.ts';
@@ -10,6 +9,7 @@ import type { CpuProfile } from '../vmx/capabilities/profiles.ts';
 import type { Failure } from '../vmx/entry/explain.ts';
 import { exitReasonSpec } from '../vmx/exit/exit-reasons.ts';
 import { instructionErrorMeaning } from '../vmx/instruction-errors.ts';
+import { colours } from './colours.ts';
 import { paragraph, plural, print, printJson } from './output.ts';
 import { Problem } from './problem.ts';
 import { profileNamed } from './profile-argument.ts';
@@ -137,27 +137,29 @@ function headline(report: CheckReport): string {
   );
   if (first === undefined) {
     return report.unknown.length > 0
-      ? `${pc.green('no failing check')} among those the dump allows`
-      : pc.green('no failing check');
+      ? `${colours.green('no failing check')} among those the dump allows`
+      : colours.green('no failing check');
   }
   const depends = causes.some((c) => c === first) ? ' (depends on the processor)' : '';
-  return `${pc.red(report.verdict)} — ${first.consequence}${depends}`;
+  return `${colours.red(report.verdict)} — ${first.consequence}${depends}`;
 }
 
 function agreementText({ agrees, verdict, reported }: CheckReport): string {
-  if (agrees === true) return pc.green('agrees with the checks');
+  if (agrees === true) return colours.green('agrees with the checks');
   const failed = reported.instructionError !== undefined || (reported.exitReason ?? 0) >>> 31 === 1;
   if (verdict === 'no-failing-check' && failed) {
-    return pc.yellow('no check that could be made explains it; see the notes and the checks that could not');
+    return colours.yellow(
+      'no check that could be made explains it; see the notes and the checks that could not',
+    );
   }
-  return agrees === false ? pc.yellow('does not agree with the checks') : '';
+  return agrees === false ? colours.yellow('does not agree with the checks') : '';
 }
 
 function block(failure: Failure, mark: string, more: readonly (readonly [string, string])[] = []): string {
   const fields = Object.entries(failure.fields);
   const widest = Math.max(0, ...fields.map(([name]) => name.length));
   return [
-    `${mark} ${pc.bold(failure.id)}  §${failure.section} ${failure.title}`,
+    `${mark} ${colours.bold(failure.id)}  §${failure.section} ${failure.title}`,
     paragraph('  rule', failure.rule),
     paragraph(
       '  applies',
@@ -174,7 +176,7 @@ function block(failure: Failure, mark: string, more: readonly (readonly [string,
 
 function dependentBlock(failure: CpuDependentFailure, report: CheckReport): string {
   const isCause = report.cause.includes(failure.id);
-  return block(failure, isCause ? pc.red('✗') : pc.yellow('?'), [
+  return block(failure, isCause ? colours.red('✗') : colours.yellow('?'), [
     ['fails on', failure.failsOn.join(', ')],
     ['holds on', failure.holdsOn.join(', ') || 'no profile'],
   ]);
@@ -209,7 +211,7 @@ function asText(report: CheckReport, profile: CpuProfile | undefined): string {
   const agrees = agreementText(report);
   if (agrees !== '') lines.push(paragraph('', agrees));
 
-  for (const failure of report.failures) lines.push('', block(failure, pc.red('✗')));
+  for (const failure of report.failures) lines.push('', block(failure, colours.red('✗')));
 
   const causes = report.cpuDependent.filter((d) => report.cause.includes(d.id));
   if (causes.length > 0) {

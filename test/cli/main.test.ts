@@ -4,12 +4,13 @@ import { describe, expect, it } from 'vitest';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
-function vmxon(words: readonly string[], input = '') {
+function vmxon(words: readonly string[], input = '', variables: Record<string, string> = {}) {
   const args = ['--import', 'tsx', 'src/cli/main.ts', ...words];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, {
     cwd: root,
     input,
     encoding: 'utf8',
+    env: { ...process.env, FORCE_COLOR: undefined, NO_COLOR: undefined, ...variables },
   });
   return { status, stdout, stderr };
 }
@@ -76,6 +77,15 @@ describe('vmxon', () => {
   it.each([['fields'], ['cpu'], ['explain'], ['check', EXAMPLE]])('%s fits into 80 columns', (...words) => {
     const { stdout } = vmxon(words);
     expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(80);
+  });
+
+  it.each([
+    [{}, false],
+    [{ CI: 'true' }, false],
+    [{ FORCE_COLOR: '1' }, true],
+    [{ FORCE_COLOR: '1', NO_COLOR: '1' }, false],
+  ] as const)('with %j in the environment: colours in a pipe %s', (variables, coloured) => {
+    expect(vmxon(['check', EXAMPLE], '', variables).stdout.includes('\x1b[')).toBe(coloured);
   });
 
   it('says nothing when the reader of its output leaves early', () => {
