@@ -11,6 +11,7 @@ import { raiseDebug, Vector } from './exceptions.ts';
 import { Before } from './instruction-start.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
+import { initialise, startUp } from './reset.ts';
 import { BoundaryStage } from './vmx-port.ts';
 
 const ATTENTION = 2 * Register.attention;
@@ -19,6 +20,9 @@ const BLOCKING_BY_STI = 2 * Register.blockingBySti;
 const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
 const NMI_PENDING = 2 * Register.nmiPending;
+const INIT_PENDING = 2 * Register.initPending;
+const SIPI_PENDING = 2 * Register.sipiPending;
+const IN_SMM = 2 * Register.inSmm;
 const ACTIVITY = 2 * Register.activityState;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
@@ -86,6 +90,7 @@ function attentionOf(cpu: Processor): Attention {
 /** Takes the event of highest priority, if one is due. */
 function takesEvent(cpu: Processor): boolean {
   const w = cpu.i32;
+  if (takesInit(cpu) || takesStartUp(cpu)) return true;
   const vmx = cpu.nonRoot && ((w[ATTENTION] as number) & Attention.Vmx) !== 0;
   if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeTraps)) return true;
   if (takesDebugTrap(cpu)) return true;
@@ -93,6 +98,33 @@ function takesEvent(cpu: Processor): boolean {
   if (takesNmi(cpu)) return true;
   if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeInterrupts)) return true;
   return takesInterrupt(cpu) || takesInstructionBreakpoint(cpu);
+}
+
+function takesInit(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (w[INIT_PENDING] === 0 || w[IN_SMM] !== 0 || cpu.vmxPort.blocksInit()) return false;
+  if (cpu.nonRoot) {
+    if (w[ACTIVITY] === Activity.WaitForSipi) return false;
+    w[INIT_PENDING] = 0;
+    return cpu.vmxPort.exitsOnInit();
+  }
+  w[INIT_PENDING] = 0;
+  initialise(cpu);
+  cpu.interrupts.initialised?.();
+  return true;
+}
+
+/** A start-up IPI ends the wait for it, and is lost in every other state. */
+function takesStartUp(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (w[SIPI_PENDING] === 0) return false;
+  const vector = w[SIPI_PENDING + 1] as number;
+  w[SIPI_PENDING] = 0;
+  w[SIPI_PENDING + 1] = 0;
+  if (w[ACTIVITY] !== Activity.WaitForSipi) return false;
+  if (cpu.nonRoot) return cpu.vmxPort.exitsOnStartUp(vector);
+  startUp(cpu, vector);
+  return true;
 }
 
 /** Debug traps of the previous instruction, unless MOV SS holds them back. */

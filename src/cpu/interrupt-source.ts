@@ -4,6 +4,8 @@ export interface InterruptSource {
   requested(): boolean;
   /** Acknowledges the interrupt and answers its vector. */
   acknowledge(): number;
+  /** The processor has taken an INIT signal, which initialises its local APIC too. */
+  initialised?(): void;
 }
 
 /** Nothing is connected. */

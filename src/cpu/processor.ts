@@ -27,6 +27,7 @@ import {
   type RegisterName,
   RFLAGS,
 } from './registers.ts';
+import { powerUp } from './reset.ts';
 import { STATE_BYTES, STATE_LAYOUT } from './state-layout.ts';
 import { AccessClass, Tlb } from './tlb.ts';
 import { TranslationCache } from './translation-cache.ts';
@@ -57,6 +58,11 @@ const CS_RIGHTS = 2 * Register['CS.accessRights'];
 const ATTENTION = 2 * Register.attention;
 const CR4_LOW = 2 * Register.CR4;
 const NMI_PENDING = 2 * Register.nmiPending;
+const SMI_PENDING = 2 * Register.smiPending;
+const INIT_PENDING = 2 * Register.initPending;
+const SIPI_PENDING = 2 * Register.sipiPending;
+const ACTIVITY = 2 * Register.activityState;
+const WAIT_FOR_SIPI = 3;
 const SS_RIGHTS = 2 * Register['SS.accessRights'];
 
 /** `address` is physical; `bytes` are those of a store. */
@@ -77,6 +83,7 @@ export class Processor {
   /** Number of this processor in its machine, from 0. */
   readonly index: number;
   readonly features: CpuidFeatures;
+  readonly identity: ProcessorIdentity;
   /** What CPUID answers. */
   readonly cpuid: CpuidLeaves;
   readonly memory: PhysicalMemory;
@@ -136,6 +143,8 @@ export class Processor {
   executeUntil = 0;
   /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
   stopRequested = false;
+  /** In a shutdown that only RESET ends: nothing is executed, and no event has an effect. */
+  stoppedUntilReset = false;
 
   constructor(
     index: number,
@@ -145,6 +154,7 @@ export class Processor {
   ) {
     this.index = index;
     this.features = features;
+    this.identity = identity;
     this.cpuid = new CpuidLeaves(features, identity, index);
     this.memory = memory;
     const at = index * STATE_BYTES;
@@ -162,39 +172,9 @@ export class Processor {
     this.reset();
   }
 
-  /** Power-up reset (SDM vol. 3A §11.1.1, Table 11-1). */
+  /** Power-up reset. */
   reset(): void {
-    this.quads.fill(0n);
-    this.translations.invalidateAll();
-    const set = (name: RegisterName, value: bigint) => {
-      this.quads[Register[name]] = value;
-    };
-    set('RFLAGS', 2n);
-    set('RIP', 0xfff0n);
-    set('CR0', 0x6000_0010n);
-    set('DR6', 0xffff_0ff0n);
-    set('DR7', 0x400n);
-    set('XCR0', 1n);
-    set('FCW', 0x40n);
-    set('FTW', 0xffffn);
-    set('MXCSR', 0x1f80n);
-    set('IA32_PAT', 0x0007_0406_0007_0406n);
-    set('IA32_APIC_BASE', this.index === 0 ? 0xfee0_0900n : 0xfee0_0800n);
-    for (const segment of ['ES', 'SS', 'DS', 'FS', 'GS'] as const) {
-      set(`${segment}.limit`, 0xffffn);
-      set(`${segment}.accessRights`, 0x93n);
-    }
-    set('CS.selector', 0xf000n);
-    set('CS.base', 0xffff_0000n);
-    set('CS.limit', 0xffffn);
-    set('CS.accessRights', 0x9bn);
-    set('LDTR.limit', 0xffffn);
-    set('LDTR.accessRights', 0x82n);
-    set('TR.limit', 0xffffn);
-    set('TR.accessRights', 0x8bn);
-    set('GDTR.limit', 0xffffn);
-    set('IDTR.limit', 0xffffn);
-    this.updateMode();
+    powerUp(this);
   }
 
   read(name: RegisterName): bigint {
@@ -284,6 +264,27 @@ export class Processor {
   /** An NMI arrives; it is held until it can be taken. */
   requestNmi(): void {
     this.i32[NMI_PENDING] = 1;
+    this.requestAttention(Attention.Event);
+  }
+
+  /** An SMI arrives; it is held until it can be taken. */
+  requestSmi(): void {
+    this.i32[SMI_PENDING] = 1;
+    this.requestAttention(Attention.Event);
+  }
+
+  /** An INIT signal arrives; it is held while it is blocked: in SMM, in VMX root operation, by a guest that waits for a SIPI. */
+  requestInit(): void {
+    this.i32[INIT_PENDING] = 1;
+    this.requestAttention(Attention.Event);
+  }
+
+  /** A start-up IPI arrives; it is lost unless the processor waits for one, or will after an INIT signal. */
+  requestSipi(vector: number): void {
+    const w = this.i32;
+    if (w[ACTIVITY] !== WAIT_FOR_SIPI && w[INIT_PENDING] === 0) return;
+    w[SIPI_PENDING] = 1;
+    w[SIPI_PENDING + 1] = vector & 0xff;
     this.requestAttention(Attention.Event);
   }
 

@@ -179,8 +179,12 @@ const WORKING = [
   'descriptor.high',
   /** What is pushed to or popped from the stack of a far transfer. */
   'stackItem',
-  /** 1 while the NMI pin has latched an NMI that is not yet taken. */
+  /** 1 while an NMI, an SMI or an INIT signal is latched that is not yet taken. */
   'nmiPending',
+  'smiPending',
+  'initPending',
+  /** 1 while a start-up IPI is latched; the other half is its vector. */
+  'sipiPending',
 ] as const;
 
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;

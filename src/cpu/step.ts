@@ -41,7 +41,7 @@ export class Execution {
     while (cpu.executed < end) {
       this.followTime();
       if (cpu.i32[ATTENTION] !== 0) {
-        if (cpu.stopRequested) break;
+        if (cpu.stopRequested || cpu.stoppedUntilReset) break;
         const boundary = atBoundary(cpu);
         if (boundary === Boundary.Inactive) break;
         if (boundary === Boundary.EventTaken) {

@@ -53,6 +53,9 @@ export interface VmxPort {
    */
   exitPending(): void;
 
+  /** Whether VMX operation blocks INIT signals (SDM §26.8). */
+  blocksInit(): boolean;
+
   // The remaining questions are asked in VMX non-root operation only, and exits are performed at once.
 
   /**
@@ -69,6 +72,10 @@ export interface VmxPort {
    * Task switches of instructions ask `intercepts`.
    */
   exitsOnTaskSwitch(selector: number): boolean;
+  /** Whether an INIT signal causes a VM exit: it does unless the guest waits for a SIPI. */
+  exitsOnInit(): boolean;
+  /** Whether a start-up IPI to a guest that waits for it causes a VM exit. */
+  exitsOnStartUp(vector: number): boolean;
   /** Whether an NMI that is not blocked causes a VM exit. */
   exitsOnNmi(): boolean;
   /** Whether an external interrupt causes a VM exit; RFLAGS.IF and blocking have not been looked at. */
@@ -99,6 +106,9 @@ export const NO_VMX: VmxPort = {
   exitsOnEvent: () => false,
   exitsOnTripleFault: () => false,
   exitsOnTaskSwitch: () => false,
+  blocksInit: () => false,
+  exitsOnInit: () => false,
+  exitsOnStartUp: () => false,
   exitsOnNmi: () => false,
   exitsOnExternalInterrupt: () => false,
   exitsAtBoundary: () => false,

@@ -104,6 +104,18 @@ export class UnitPort implements VmxPort {
     return this.performs(events.taskGateExit(this.unit, selector));
   }
 
+  blocksInit(): boolean {
+    return this.unit.vmx.initBlocked;
+  }
+
+  exitsOnInit(): boolean {
+    return this.performs(events.INIT_SIGNAL);
+  }
+
+  exitsOnStartUp(vector: number): boolean {
+    return this.performs(events.startUpExit(vector));
+  }
+
   exitsOnNmi(): boolean {
     return this.performs(events.nmiExit(this.unit));
   }

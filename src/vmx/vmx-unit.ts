@@ -185,6 +185,7 @@ export class VmxUnit implements VmxProcessor {
   private followOperation(): void {
     const { cpu, vmx } = this;
     cpu.nonRoot = vmx.operation === NON_ROOT;
+    cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
     cpu.tlb.forgetAll();
     cpu.stateChanged();
@@ -411,6 +412,7 @@ export class VmxUnit implements VmxProcessor {
     this.vmx.machineCheckPending = false;
     this.cpu.nonRoot = false;
     this.cpu.vpid = 0;
+    this.cpu.stoppedUntilReset = false;
     this.cpu.reset();
     // A locked IA32_FEATURE_CONTROL survives all but a power-up reset (SDM §26.7).
     if (bit(control, 0)) this.cpu.write('IA32_FEATURE_CONTROL', control);

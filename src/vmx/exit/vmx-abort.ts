@@ -21,6 +21,7 @@ export function abort(p: VmxProcessor, copy: ProcessorCopy, indicator: AbortIndi
   p.vmx.leaveNonRoot();
   p.vmx.operation = Operation.Root;
   p.vmx.shutdown = 'vmx-abort';
+  p.cpu.stoppedUntilReset = true;
   p.cpu.updateMode();
   return vmxAbort(indicator);
 }

@@ -1,4 +1,5 @@
 /** VMXOFF: leave VMX operation (SDM §33.3, §27.11.1). Dual-monitor treatment is not supported, so it always can. */
+import { Attention } from '../../cpu/attention.ts';
 import { Register } from '../../cpu/registers.ts';
 import { FAULT_GP0, FAULT_UD, type Outcome, STOPPED_AT_HAZARD } from '../outcome.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
@@ -18,6 +19,8 @@ export function vmxoff(p: VmxProcessor, form: InstructionForm): Outcome {
   vmx.a20mBlocked = cpu.words[2 * Register.inSmx] !== 0;
   cpu.words[2 * Register.monitorArmed] = 0;
   cpu.stateChanged();
+  // An INIT signal that VMX root operation held back is taken.
+  cpu.requestAttention(Attention.Event);
   return vmSucceed(p);
 }
 

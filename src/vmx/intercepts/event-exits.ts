@@ -87,6 +87,13 @@ export function exceptionExit(
 
 export const TRIPLE_FAULT: ExitRequest = Object.freeze({ reason: ExitReason.TripleFault });
 
+export const INIT_SIGNAL: ExitRequest = Object.freeze({ reason: ExitReason.InitSignal });
+
+/** The exit of a start-up IPI, which reports its vector. */
+export function startUpExit(vector: number): ExitRequest {
+  return { reason: ExitReason.StartupIpi, qualification: BigInt(vector) };
+}
+
 /** The exit of a task switch through a task gate of the IDT to the TSS of `selector`. */
 export function taskGateExit(p: VmxProcessor, selector: number): ExitRequest {
   return {
