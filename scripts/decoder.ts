@@ -24,10 +24,11 @@ function wholeNumber(text: string): number {
 const most = (counts: ReadonlyMap<string, number>) => [...counts].sort((a, b) => b[1] - a[1]);
 
 function report(bits: number, tally: Tally, show: number): void {
-  const missing = [...tally.notInTheMap.values()].reduce((a, b) => a + b, 0);
+  const sum = (counts: ReadonlyMap<string, number>) => [...counts.values()].reduce((a, b) => a + b, 0);
   print(
     `${bits}-bit code: ${tally.strings} strings, ${tally.valid} instructions equal, ${tally.invalid} undefined in both, ` +
-      `${missing} of ${tally.notInTheMap.size} instructions not in the map, ${tally.different} differences`,
+      `${sum(tally.named)} of ${tally.named.size} instructions known by name, ` +
+      `${sum(tally.notInTheMap)} of ${tally.notInTheMap.size} not known, ${tally.different} differences`,
   );
   for (const [id, count] of most(tally.intended)) print(`  intended: ${id}: ${count}`);
   const shown = tally.differences.slice(0, show);
@@ -57,7 +58,7 @@ function campaign({ count, seed, bits, show }: Options): void {
     for (const [name, n] of tally.notInTheMap) missing.set(name, (missing.get(name) ?? 0) + n);
   }
   print(
-    `Not in the map: ${most(missing)
+    `Not known: ${most(missing)
       .map(([name]) => name)
       .sort()
       .join(' ')}`,

@@ -5,6 +5,7 @@ import { allRules } from '../src/cli/explain.ts';
 import { encodingText, existenceText, widthText } from '../src/cli/wording.ts';
 import type { CpuidFeatures } from '../src/cpu/cpuid.ts';
 import { OPCODE_ROWS } from '../src/cpu/opcode-map.ts';
+import { NAMED_ROWS } from '../src/cpu/opcode-names.ts';
 import type { OpcodeRow } from '../src/cpu/opcode-row.ts';
 import { CR4 } from '../src/cpu/registers.ts';
 import { EDITION } from '../src/sdm/sections.ts';
@@ -147,13 +148,15 @@ function instructionsPage(): string {
       row.execute === undefined ? 'no' : 'yes',
     ]);
   const mnemonics = new Set(OPCODE_ROWS.flatMap((row) => row.mnemonic.split('/')));
-  const unmodelled = new Set(OPCODE_ROWS.filter((row) => row.execute === undefined).map((r) => r.mnemonic));
+  const unmodelled = [...OPCODE_ROWS.filter((row) => row.execute === undefined), ...NAMED_ROWS];
+  const known = [...new Set(unmodelled.map((row) => row.mnemonic))].sort();
   const legend = [
-    `${mnemonics.size} instructions in ${OPCODE_ROWS.length} encodings; ${unmodelled.size} are known but not modelled. An instruction that is not modelled raises #UD and is counted in the report of a run; any other opcode raises #UD.`,
+    `${mnemonics.size} instructions in ${OPCODE_ROWS.length} encodings; ${known.length} more are known but not modelled. An instruction that is not modelled raises #UD and is counted in the report of a run; any other opcode raises #UD.`,
     'Opcodes and operands are in the notation of `src/cpu/opcode-row.ts`, which is that of the opcode maps in vol. 2D Appendix A: `+` reads and writes an operand in memory, `=` only writes it, and `!` leaves the access to the operation. Features are those of `src/cpu/cpuid.ts`.',
   ];
   const head = ['Instruction', 'Opcode', 'Operands', 'Modes', 'Prefix', 'Needs', 'Modelled'];
-  return page('Instructions', 'src/cpu/instructions', ...legend, table(head, rows));
+  const names = ['## Known but not modelled', known.join(', ')];
+  return page('Instructions', 'src/cpu/instructions', ...legend, table(head, rows), ...names);
 }
 
 const PAGES: Readonly<Record<string, () => string>> = {

@@ -6,6 +6,7 @@
 import type { CpuidFeatures } from './cpuid.ts';
 import { Instruction, Segment } from './instruction.ts';
 import { type CompiledRow, type OpcodeIndex, OpcodeMap, type Operand, Prefix } from './opcode-index.ts';
+import { Encoding, namedOpcode } from './opcode-names.ts';
 import {
   behind,
   DESTINATION_OPERAND,
@@ -88,6 +89,38 @@ export class Decoder {
     return i;
   }
 
+  /** An opcode that the map does not have: #UD, by name if it has one. */
+  private unknownOpcode(
+    encoding: Encoding,
+    map: number,
+    prefix: number,
+    opcode: number,
+    modrm: number,
+    w: boolean,
+    l: number,
+  ): Instruction {
+    const row = namedOpcode(encoding, map, prefix, opcode, modrm, w, l);
+    if (row === undefined) return this.undefinedOpcode();
+    const { unmodelledInstruction } = this.opcodes;
+    const i = new Instruction(row, unmodelledInstruction);
+    if (encoding !== Encoding.Legacy && this.codeBits !== 64)
+      i.run = onlyInProtectedMode(unmodelledInstruction);
+    i.length = this.at;
+    return i;
+  }
+
+  /** All instructions with an EVEX prefix are known by name only. */
+  private evex(): Instruction {
+    const first = this.next8();
+    const second = this.next8();
+    const third = this.next8();
+    const opcode = this.next8();
+    const modrm = this.next8();
+    if ((first & 8) !== 0 || (second & 4) === 0) return this.undefinedOpcode();
+    const w = second >= 0x80;
+    return this.unknownOpcode(Encoding.Evex, first & 7, second & 3, opcode, modrm, w, (third >> 5) & 3);
+  }
+
   private parse(): Instruction {
     let operandPrefix = false;
     let addressPrefix = false;
@@ -115,6 +148,9 @@ export class Decoder {
       else if (group === LOCK) lock = true;
       else if (group === REPEAT) repeat = opcode;
       else if (this.codeBits !== 64 || group >= Segment.FS) segment = group;
+    }
+    if (opcode === 0x62 && this.isVex()) {
+      return lock || repeat !== 0 || operandPrefix || this.hasRex ? this.undefinedOpcode() : this.evex();
     }
     let map: OpcodeMap = OpcodeMap.OneByte;
     let vex = 0;
@@ -154,19 +190,22 @@ export class Decoder {
     else if (repeat !== 0) mandatory = repeat === 0xf3 ? Prefix.F3 : Prefix.F2;
     else mandatory = operandPrefix ? Prefix.P66 : Prefix.None;
     const candidates = this.opcodes.rows(map, opcode);
-    if (candidates === undefined) return this.undefinedOpcode();
     // Peeks at ModR/M: rows can depend on it.
     const modrm = this.at < this.end ? (this.bytes[this.at] as number) : 0;
-    const needsModrm = candidates.hasModrm;
+    const needsModrm = candidates?.hasModrm === true;
     if (needsModrm && this.at >= this.end) {
       this.short = true;
       return this.undefinedOpcode();
     }
     const is64 = this.codeBits === 64;
-    const row = candidates.find(mandatory, modrm, is64, vex === 0 ? -1 : (vexByte >> 2) & 1, w, this.rex & 1);
+    const vexL = vex === 0 ? -1 : (vexByte >> 2) & 1;
+    const row = candidates?.find(mandatory, modrm, is64, vexL, w, this.rex & 1);
     if (row === undefined) {
       if (needsModrm) this.next8();
-      return this.undefinedOpcode();
+      if (lock) return this.undefinedOpcode();
+      if (vex === 0) return this.unknownOpcode(Encoding.Legacy, map, mandatory, opcode, modrm, w, vexL);
+      const vexMap = Math.min(map - OpcodeMap.VexBase, 7);
+      return this.unknownOpcode(Encoding.Vex, vexMap, mandatory, opcode, modrm, w, vexL);
     }
     const i = new Instruction(row.row, this.opcodes.undefinedOpcode);
     i.w = w;
@@ -188,7 +227,7 @@ export class Decoder {
     return this.allowed(i, row, lock, vvvv) ? i : this.undefinedOpcode();
   }
 
-  /** C4 and C5 are VEX prefixes in 64-bit code, and elsewhere if what follows cannot be ModR/M of LES and LDS. */
+  /** C4, C5 and 62 are prefixes in 64-bit code, and elsewhere if what follows cannot be ModR/M of LES, LDS and BOUND. */
   private isVex(): boolean {
     if (this.codeBits === 64) return true;
     if (this.at >= this.end) {

@@ -53,10 +53,16 @@ export class ByteStrings {
     else if (choice < 15) {
       this.put(0x0f);
       this.put(random.below(256));
-    } else if (choice < 17) {
+    } else if (choice === 15) {
+      this.put(0x62);
+      this.put(random.below(8) === 0 ? random.below(256) : 0xf0 | (1 + random.below(3)));
+      this.put(random.below(256) | (random.below(16) === 0 ? 0 : 4));
+      this.put(random.below(256));
+      this.put(random.below(256));
+    } else if (choice === 16) {
       this.put(0x0f);
       this.put(random.below(2) === 0 ? 0x38 : 0x3a);
-      this.put(random.below(4) === 0 ? random.below(256) : 0xf0 | random.below(8));
+      this.put(random.below(4) < 2 ? random.below(256) : 0xf0 | random.below(8));
     } else if (choice === 17) {
       this.put(0xc5);
       this.put(random.below(256));

@@ -19,7 +19,9 @@ export interface Tally {
   strings: number;
   valid: number;
   invalid: number;
-  /** Valid instructions whose mnemonic the opcode map does not have. */
+  /** Instructions that vmxon knows by name only, and by the name that iced-x86 gives them. */
+  readonly named: Map<string, number>;
+  /** Valid instructions that vmxon does not know. */
   readonly notInTheMap: Map<string, number>;
   readonly intended: Map<string, number>;
   readonly differences: DecoderDifference[];
@@ -31,6 +33,7 @@ export const newTally = (): Tally => ({
   strings: 0,
   valid: 0,
   invalid: 0,
+  named: new Map(),
   notInTheMap: new Map(),
   intended: new Map(),
   differences: [],
@@ -94,15 +97,20 @@ export class Comparison {
     this.own = new Decoder(OPCODES, features);
   }
 
-  private ownFormOf(bytes: Uint8Array, bits: number): InstructionForm | undefined {
-    const i = this.own.decode(bytes, MAX_INSTRUCTION_BYTES, bits);
-    return typeof i === 'number' || i.row === OPCODES.undefinedRow ? undefined : ownForm(i, bits);
-  }
-
   compare(bytes: Uint8Array, bits: number, tally: Tally): void {
     tally.strings++;
-    const own = this.ownFormOf(bytes, bits);
+    const i = this.own.decode(bytes, MAX_INSTRUCTION_BYTES, bits);
+    const isDefined = typeof i !== 'number' && i.row !== OPCODES.undefinedRow;
+    const own = isDefined ? ownForm(i, bits) : undefined;
     const other = this.iced.decode(bytes, bits);
+    // Of an instruction known by name only, the name is all; the encoding may be invalid.
+    if (isDefined && i.row.execute === undefined) {
+      const name = other === undefined ? i.row.mnemonic : (ALIASES.get(other.mnemonic) ?? other.mnemonic);
+      if (other === undefined) tally.invalid++;
+      else if (name === i.row.mnemonic) count(tally.named, name);
+      else this.differs(tally, bytes, bits, 'name', own, other);
+      return;
+    }
     if (own === undefined && other === undefined) {
       tally.invalid++;
       return;
@@ -126,10 +134,20 @@ export class Comparison {
       count(tally.intended, intended.id);
       return;
     }
+    this.differs(tally, bytes, bits, what, own, other);
+  }
+
+  private differs(
+    tally: Tally,
+    bytes: Uint8Array,
+    bits: number,
+    what: string,
+    own: InstructionForm | undefined,
+    other: InstructionForm | undefined,
+  ): void {
     tally.different++;
-    if (tally.differences.length < MOST_KEPT) {
-      const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
-      tally.differences.push({ bits, bytes: hex, what, own: show(own), iced: show(other) });
-    }
+    if (tally.differences.length >= MOST_KEPT) return;
+    const hex = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join(' ');
+    tally.differences.push({ bits, bytes: hex, what, own: show(own), iced: show(other) });
   }
 }

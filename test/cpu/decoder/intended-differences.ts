@@ -11,6 +11,17 @@ export const ALIASES: ReadonlyMap<string, string> = new Map([
   ['SYSEXITQ', 'SYSEXIT'],
   ['FXSAVE64', 'FXSAVE'],
   ['FXRSTOR64', 'FXRSTOR'],
+  ['XSAVE64', 'XSAVE'],
+  ['XSAVEC64', 'XSAVEC'],
+  ['XSAVEOPT64', 'XSAVEOPT'],
+  ['XSAVES64', 'XSAVES'],
+  ['XRSTOR64', 'XRSTOR'],
+  ['XRSTORS64', 'XRSTORS'],
+  ['PCMPESTRI64', 'PCMPESTRI'],
+  ['PCMPESTRM64', 'PCMPESTRM'],
+  ['VPCMPESTRI64', 'VPCMPESTRI'],
+  ['VPCMPESTRM64', 'VPCMPESTRM'],
+  ['GETSECQ', 'GETSEC'],
 ]);
 
 /** Instructions of which iced-x86 names operands that the manual leaves implied. */
