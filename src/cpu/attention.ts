@@ -14,7 +14,7 @@ export const Attention = {
   PendingDebug: 32,
   /** An event from outside may be pending: interrupt, NMI, INIT, SMI. */
   Event: 64,
-  /** VT-x wants to be asked at every boundary: windows, timers, monitor trap flag. */
+  /** VT-x has something at the next boundary: VM entry was just performed, the monitor trap flag. */
   Vmx: 128,
   /** The processor is not active, or the machine stopped. */
   Inactive: 256,

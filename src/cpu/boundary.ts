@@ -6,11 +6,11 @@
 import { Attention } from './attention.ts';
 import { hasInstructionBreakpoints, instructionBreakpoints } from './debug-registers.ts';
 import { EventType, identifyEvent } from './event.ts';
-import { deliver, deliverFault } from './events.ts';
+import { deliver, deliverFault, shutDown } from './events.ts';
 import { raiseDebug, Vector } from './exceptions.ts';
 import { Before } from './instruction-start.ts';
 import type { Processor } from './processor.ts';
-import { Register, RFLAGS } from './registers.ts';
+import { CR4, Register, RFLAGS } from './registers.ts';
 import { initialise, startUp } from './reset.ts';
 import { BoundaryStage } from './vmx-port.ts';
 
@@ -20,6 +20,9 @@ const BLOCKING_BY_STI = 2 * Register.blockingBySti;
 const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
 const NMI_PENDING = 2 * Register.nmiPending;
+const MACHINE_CHECK_PENDING = 2 * Register.machineCheckPending;
+const CR4_LOW = 2 * Register.CR4;
+const MCE = 1 << CR4.MCE;
 const INIT_PENDING = 2 * Register.initPending;
 const SIPI_PENDING = 2 * Register.sipiPending;
 const IN_SMM = 2 * Register.inSmm;
@@ -58,7 +61,10 @@ export type Boundary = (typeof Boundary)[keyof typeof Boundary];
 /** Before an instruction, while something asks for attention: takes the event of highest priority that is due. */
 export function atBoundary(cpu: Processor): Boundary {
   const w = cpu.i32;
-  if (takesEvent(cpu)) return Boundary.EventTaken;
+  if (takesEvent(cpu)) {
+    if (cpu.nonRoot) cpu.vmxPort.proceeds();
+    return Boundary.EventTaken;
+  }
   w[ATTENTION] = attentionOf(cpu);
   w[BEFORE] =
     (w[BLOCKING_BY_STI] !== 0 ? Before.BlockingBySti : 0) |
@@ -66,14 +72,16 @@ export function atBoundary(cpu: Processor): Boundary {
     ((w[RFLAGS_LOW] as number) & RF ? Before.ResumeFlag : 0) |
     ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
   w[BREAKPOINTS_MET] = 0;
-  return w[ACTIVITY] === Activity.Active ? Boundary.Execute : Boundary.Inactive;
+  if (w[ACTIVITY] !== Activity.Active) return Boundary.Inactive;
+  if (cpu.nonRoot) cpu.vmxPort.proceeds();
+  return Boundary.Execute;
 }
 
 /** Why the instruction that begins needs attention when it has ended. */
 function attentionOf(cpu: Processor): Attention {
   const w = cpu.i32;
   const flags = w[RFLAGS_LOW] as number;
-  let why = (w[ATTENTION] as number) & Attention.Vmx;
+  let why = 0;
   if ((w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number)) why |= Attention.Blocking;
   if (flags & RF) why |= Attention.ResumeFlag;
   if (flags & TF) why |= Attention.SingleStep;
@@ -87,17 +95,38 @@ function attentionOf(cpu: Processor): Attention {
   return why;
 }
 
-/** Takes the event of highest priority, if one is due. */
+/**
+ * Takes the event of highest priority, if one is due. This is the whole order; instruction breakpoints
+ * come before the faults of the instruction that follows.
+ */
 function takesEvent(cpu: Processor): boolean {
+  return (
+    vmxHas(cpu, BoundaryStage.First) ||
+    takesMachineCheck(cpu) ||
+    takesInit(cpu) ||
+    takesStartUp(cpu) ||
+    vmxHas(cpu, BoundaryStage.BeforeTraps) ||
+    takesDebugTrap(cpu) ||
+    vmxHas(cpu, BoundaryStage.BeforeNmi) ||
+    takesNmi(cpu) ||
+    vmxHas(cpu, BoundaryStage.BeforeInterrupts) ||
+    takesInterrupt(cpu) ||
+    takesInstructionBreakpoint(cpu)
+  );
+}
+
+function vmxHas(cpu: Processor, stage: BoundaryStage): boolean {
+  return cpu.nonRoot && cpu.vmxPort.exitsAtBoundary(stage);
+}
+
+/** Without CR4.MCE a machine check shuts the processor down (SDM vol. 3A §7.15, #MC). */
+function takesMachineCheck(cpu: Processor): boolean {
   const w = cpu.i32;
-  if (takesInit(cpu) || takesStartUp(cpu)) return true;
-  const vmx = cpu.nonRoot && ((w[ATTENTION] as number) & Attention.Vmx) !== 0;
-  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeTraps)) return true;
-  if (takesDebugTrap(cpu)) return true;
-  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeNmi)) return true;
-  if (takesNmi(cpu)) return true;
-  if (vmx && cpu.vmxPort.exitsAtBoundary(BoundaryStage.BeforeInterrupts)) return true;
-  return takesInterrupt(cpu) || takesInstructionBreakpoint(cpu);
+  if (w[MACHINE_CHECK_PENDING] === 0 || w[ACTIVITY] === Activity.WaitForSipi) return false;
+  w[MACHINE_CHECK_PENDING] = 0;
+  if ((w[CR4_LOW] as number) & MCE) take(cpu, EventType.HardwareException, Vector.MC);
+  else shutDown(cpu);
+  return true;
 }
 
 function takesInit(cpu: Processor): boolean {

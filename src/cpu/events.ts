@@ -38,6 +38,7 @@ const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
 const BLOCKING_BY_STI = 2 * Register.blockingBySti;
 const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
+const UNBLOCKED_BY_IRET = 2 * Register.unblockedByIret;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
 const ACTIVITY = 2 * Register.activityState;
@@ -97,15 +98,21 @@ export function deliver(
   attempt(cpu);
 }
 
-/** Delivers the event of VM entry: it causes no VM exit itself, and changes neither CR2 nor debug registers (SDM §29.6.1). */
+/**
+ * Delivers the event of VM entry: it causes no VM exit itself, and changes neither CR2 nor debug registers
+ * (SDM §29.6.1). `blocksNmis`: an NMI blocks NMIs, rather than virtual NMIs.
+ */
 export function deliverInjected(
   cpu: Processor,
   event: number,
   errorCode: number,
   instructionLength: number,
+  blocksNmis: boolean,
 ): void {
   materialise(cpu);
+  const blocked = cpu.i32[BLOCKING_BY_NMI] as number;
   begin(cpu, event, errorCode, instructionLength);
+  if (!blocksNmis) cpu.i32[BLOCKING_BY_NMI] = blocked;
   cpu.i32[EVENT_FLAGS] = 0;
   attempt(cpu);
 }
@@ -115,6 +122,7 @@ function begin(cpu: Processor, event: number, errorCode: number, instructionLeng
   w[EVENT] = event;
   w[EVENT_CODE] = errorCode;
   w[EVENT_LENGTH] = instructionLength;
+  w[UNBLOCKED_BY_IRET] = 0;
   w[BLOCKING_BY_STI] = 0;
   // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3).
   if (!isSoftwareEvent(event)) w[PENDING_DEBUG] = 0;
@@ -194,7 +202,7 @@ function takeNested(cpu: Processor): boolean {
   const outcome = combine(first, second);
   if (outcome === Combination.Shutdown) {
     finish(cpu);
-    shutDown(cpu);
+    tripleFault(cpu);
     return false;
   }
   if (outcome === Combination.DoubleFault) {
@@ -246,8 +254,13 @@ function combine(first: number, second: number): Combination {
 }
 
 /** A triple fault: shutdown, or a VM exit (SDM vol. 3A §7.15, #DF; SDM §28.2). */
-function shutDown(cpu: Processor): void {
+function tripleFault(cpu: Processor): void {
   if (cpu.nonRoot && cpu.vmxPort.exitsOnTripleFault()) return;
+  shutDown(cpu);
+}
+
+/** Shutdown: NMI, SMI, INIT and RESET leave it. */
+export function shutDown(cpu: Processor): void {
   cpu.i32[ACTIVITY] = SHUTDOWN;
   cpu.stateChanged();
   cpu.requestAttention(Attention.Inactive);

@@ -24,6 +24,7 @@ import { returnToPreviousTask } from './task-transfer.ts';
 const ITEM = 2 * Register.stackItem;
 const ITEM_BYTES = 8 * Register.stackItem;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
+const UNBLOCKED = 2 * Register.unblockedByIret;
 const CR4_LOW = 2 * Register.CR4;
 const CS_LIMIT = 2 * Register['CS.limit'];
 const flag = (position: number) => 1 << position;
@@ -64,7 +65,7 @@ function popReturnAddress(cpu: Processor, bytes: number): boolean {
 
 /** Blocking by NMI ends even if IRET faults (SDM vol. 3A §7.7.1). */
 function unblockNmi(cpu: Processor): void {
-  if (cpu.nonRoot) cpu.vmxPort.iretUnblocksNmi();
+  if (cpu.nonRoot) cpu.i32[UNBLOCKED] = cpu.vmxPort.iretUnblocksNmi() ? 1 : 0;
   else cpu.i32[BLOCKING_BY_NMI] = 0;
   cpu.stateChanged();
   cpu.requestAttention(Attention.Event);
@@ -72,6 +73,13 @@ function unblockNmi(cpu: Processor): void {
 
 export function interruptReturn(cpu: Processor, i: Instruction): Next {
   unblockNmi(cpu);
+  const next = popAndReturn(cpu, i);
+  // An exit that a fault causes still reports it.
+  if (next !== Next.Fault) cpu.i32[UNBLOCKED] = 0;
+  return next;
+}
+
+function popAndReturn(cpu: Processor, i: Instruction): Next {
   if (cpu.mode === Mode.Real) return fromReal(cpu, i);
   if (cpu.mode === Mode.Virtual8086) return fromVirtual8086(cpu, i);
   if ((materialise(cpu) & NT) !== 0) {

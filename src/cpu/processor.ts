@@ -61,6 +61,7 @@ const NMI_PENDING = 2 * Register.nmiPending;
 const SMI_PENDING = 2 * Register.smiPending;
 const INIT_PENDING = 2 * Register.initPending;
 const SIPI_PENDING = 2 * Register.sipiPending;
+const MACHINE_CHECK_PENDING = 2 * Register.machineCheckPending;
 const ACTIVITY = 2 * Register.activityState;
 const WAIT_FOR_SIPI = 3;
 const SS_RIGHTS = 2 * Register['SS.accessRights'];
@@ -141,6 +142,8 @@ export class Processor {
   executed = 0;
   /** Value of `executed` that a string instruction must not exceed. */
   executeUntil = 0;
+  /** Value of `executed` at which VT-x has an event of its own: the boundary there asks the port. */
+  portDeadline = Infinity;
   /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
   stopRequested = false;
   /** In a shutdown that only RESET ends: nothing is executed, and no event has an effect. */
@@ -264,6 +267,12 @@ export class Processor {
   /** An NMI arrives; it is held until it can be taken. */
   requestNmi(): void {
     this.i32[NMI_PENDING] = 1;
+    this.requestAttention(Attention.Event);
+  }
+
+  /** A machine-check event strikes at the next instruction boundary. */
+  requestMachineCheck(): void {
+    this.i32[MACHINE_CHECK_PENDING] = 1;
     this.requestAttention(Attention.Event);
   }
 

@@ -185,6 +185,9 @@ const WORKING = [
   'initPending',
   /** 1 while a start-up IPI is latched; the other half is its vector. */
   'sipiPending',
+  'machineCheckPending',
+  /** 1 while an IRET executes that ended blocking by NMI, and VM exits that it causes report it. */
+  'unblockedByIret',
 ] as const;
 
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;

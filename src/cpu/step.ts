@@ -2,6 +2,7 @@
  * Executes instructions: finds decoded code at RIP, runs it, and at the end of every instruction
  * settles what it came to (SDM vol. 3A §7.9 for what is looked at between two instructions).
  */
+import { Attention } from './attention.ts';
 import { BlockCache } from './block-cache.ts';
 import { afterInstruction, atBoundary, Boundary } from './boundary.ts';
 import { deliverFault } from './events.ts';
@@ -36,14 +37,17 @@ export class Execution {
   run(count: number): void {
     const { cpu } = this;
     const end = cpu.executed + count;
-    cpu.executeUntil = end;
     this.counted = cpu.executed;
     while (cpu.executed < end) {
       this.followTime();
+      if (cpu.executed >= cpu.portDeadline) cpu.requestAttention(Attention.Vmx);
       if (cpu.i32[ATTENTION] !== 0) {
         if (cpu.stopRequested || cpu.stoppedUntilReset) break;
         const boundary = atBoundary(cpu);
-        if (boundary === Boundary.Inactive) break;
+        if (boundary === Boundary.Inactive) {
+          if (!waitsForDeadline(cpu, end)) break;
+          continue;
+        }
         if (boundary === Boundary.EventTaken) {
           cpu.executed++;
           continue;
@@ -71,7 +75,9 @@ export class Execution {
     const { i32 } = cpu;
     // What needs attention needs it after each single instruction.
     const singly = i32[ATTENTION] !== 0 || this.watch !== undefined;
-    const most = singly ? 1 : Math.min(instructions.length, end - cpu.executed);
+    const until = Math.min(end, cpu.portDeadline);
+    cpu.executeUntil = until;
+    const most = singly ? 1 : Math.min(instructions.length, until - cpu.executed);
     let n = 0;
     let next: Next = Next.Sequential;
     let i = instructions[0] as Instruction;
@@ -86,6 +92,14 @@ export class Execution {
     if (next >= Next.Fault) settle(cpu, i, next);
     else if (i32[ATTENTION] !== 0) afterInstruction(cpu, next === Next.Lookup && isBranch(i));
   }
+}
+
+/** Lets the time pass in which nothing is executed, up to `end`; false if VT-x has nothing to wait for. */
+function waitsForDeadline(cpu: Processor, end: number): boolean {
+  const until = Math.min(end, cpu.portDeadline);
+  if (cpu.portDeadline === Infinity || until <= cpu.executed) return false;
+  cpu.executed = until;
+  return true;
 }
 
 function settle(cpu: Processor, i: Instruction, next: Next): void {

@@ -1,16 +1,23 @@
 /** Virtual time: the time-stamp counter advances by one for each instruction executed and each iteration of a string instruction. */
+import { Attention } from './attention.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
 
 const TSC = Register.IA32_TIME_STAMP_COUNTER;
 const TSC_LOW = 2 * TSC;
 
-/** Lets `ticks` (0 to 2^31−1) pass. */
+/** Lets `ticks` (0 to 2^52) pass. */
 export function passTime(cpu: Processor, ticks: number): void {
   const w = cpu.i32;
   const sum = ((w[TSC_LOW] as number) >>> 0) + ticks;
   w[TSC_LOW] = sum | 0;
-  if (sum > 0xffff_ffff) w[TSC_LOW + 1] = ((w[TSC_LOW + 1] as number) + 1) | 0;
+  if (sum > 0xffff_ffff) w[TSC_LOW + 1] = (w[TSC_LOW + 1] as number) + Math.floor(sum / 0x1_0000_0000);
+}
+
+/** As {@link passTime} without anything being executed: what waits for a time looks at it anew. */
+export function skipTime(cpu: Processor, ticks: number): void {
+  passTime(cpu, ticks);
+  cpu.requestAttention(Attention.Event);
 }
 
 /** IA32_TIME_STAMP_COUNTER. */

@@ -4,14 +4,16 @@ import type { Enabling, Intercept, VmxInstruction } from './intercept.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import type { Processor } from './processor.ts';
 
-/** Places among the events of an instruction boundary (SDM vol. 3A Table 7-2) where VT-x has events of its own. */
+/** Places among the events of an instruction boundary (SDM vol. 3A Table 7-2; boundary.ts) where VT-x has events of its own. */
 export const BoundaryStage = {
-  /** Before debug traps on the previous instruction. */
-  BeforeTraps: 0,
+  /** Before everything else: what VM entry or the last operation leaves to be done. */
+  First: 0,
+  /** After SMI and INIT, before debug traps on the previous instruction: monitor trap flag. */
+  BeforeTraps: 1,
   /** After them, before NMIs: preemption timer, NMI window. */
-  BeforeNmi: 1,
-  /** After NMIs, before external interrupts: interrupt window. */
-  BeforeInterrupts: 2,
+  BeforeNmi: 2,
+  /** After NMIs, before external interrupts: interrupt window, virtual interrupts. */
+  BeforeInterrupts: 3,
 } as const;
 export type BoundaryStage = (typeof BoundaryStage)[keyof typeof BoundaryStage];
 
@@ -81,12 +83,15 @@ export interface VmxPort {
   /** Whether an external interrupt causes a VM exit; RFLAGS.IF and blocking have not been looked at. */
   exitsOnExternalInterrupt(): boolean;
   /**
-   * Whether one of the exits of `stage` happens at this instruction boundary ({@link BoundaryStage});
-   * asked while Attention.Vmx is set.
+   * Whether something of `stage` happens at this instruction boundary ({@link BoundaryStage}): an exit, or
+   * an event that VT-x delivers. Asked while something asks for attention, so at each boundary while
+   * Attention.Vmx is asked for again each time.
    */
   exitsAtBoundary(stage: BoundaryStage): boolean;
-  /** IRET ends blocking by NMI or virtual-NMI blocking, as the controls say (SDM §28.3). */
-  iretUnblocksNmi(): void;
+  /** An instruction begins, or an event was taken before one could (SDM §28.5.2). */
+  proceeds(): void;
+  /** IRET ends blocking by NMI or virtual-NMI blocking, as the controls say; whether exits report it (SDM §28.3, §30.2.3). */
+  iretUnblocksNmi(): boolean;
 }
 
 export const NO_VMX: VmxPort = {
@@ -112,5 +117,6 @@ export const NO_VMX: VmxPort = {
   exitsOnNmi: () => false,
   exitsOnExternalInterrupt: () => false,
   exitsAtBoundary: () => false,
-  iretUnblocksNmi: () => {},
+  proceeds: () => {},
+  iretUnblocksNmi: () => false,
 };

@@ -284,6 +284,7 @@ export class LogicalProcessor {
       64,
       this.get('IA32_TIME_STAMP_COUNTER') + ticks,
     );
+    this.processor.requestAttention();
   }
 
   /** RESET: a locked IA32_FEATURE_CONTROL survives it. */

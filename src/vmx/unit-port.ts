@@ -2,21 +2,25 @@
  * Answers the questions of an executing processor (cpu/vmx-port.ts) with the VT-x unit and, in VMX
  * non-root operation, with the rules of `intercepts/`. Exits that rules ask for are performed here.
  */
-import { Attention } from '../cpu/attention.ts';
 import { deliverInjected } from '../cpu/events.ts';
 import type { Instruction, Next } from '../cpu/instruction.ts';
 import type { Enabling, Intercept, VmxInstruction } from '../cpu/intercept.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { Processor } from '../cpu/processor.ts';
-import { Register } from '../cpu/registers.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
+import {
+  armMonitorTrap,
+  interruptWindowExit,
+  monitorTrapExit,
+  nmiWindowExit,
+  timerExit,
+  updateDeadline,
+} from './events/boundary-exits.ts';
 import type { ExitRequest } from './exit/exit-request.ts';
 import { executeDecoded } from './instructions/decoded.ts';
 import * as events from './intercepts/event-exits.ts';
 import { NonRootOperation } from './intercepts/non-root.ts';
 import type { VmxUnit } from './vmx-unit.ts';
-
-const ATTENTION = 2 * Register.attention;
 
 export class UnitPort implements VmxPort {
   private readonly unit: VmxUnit;
@@ -124,20 +128,43 @@ export class UnitPort implements VmxPort {
     return this.performs(events.externalInterruptExit(this.unit));
   }
 
-  /** The event that VM entry injected comes before all others (SDM §29.6, §29.7). */
   exitsAtBoundary(stage: BoundaryStage): boolean {
-    if (stage !== BoundaryStage.BeforeTraps) return false;
+    const { unit } = this;
+    switch (stage) {
+      case BoundaryStage.First:
+        updateDeadline(unit);
+        return this.deliversInjected();
+      case BoundaryStage.BeforeTraps:
+        return this.performs(monitorTrapExit(unit));
+      case BoundaryStage.BeforeNmi:
+        return this.performs(timerExit(unit) ?? nmiWindowExit(unit));
+      case BoundaryStage.BeforeInterrupts:
+        return this.performs(interruptWindowExit(unit));
+    }
+  }
+
+  /** The event that VM entry injected comes before all others (SDM §29.6, §29.7). */
+  private deliversInjected(): boolean {
     const { vmx, cpu } = this.unit;
     const { injectedEvent } = vmx;
-    cpu.i32[ATTENTION] = (cpu.i32[ATTENTION] as number) & ~Attention.Vmx;
     if (injectedEvent === undefined) return false;
     const { identification, errorCode, instructionLength } = injectedEvent;
-    deliverInjected(cpu, identification | 0, errorCode, instructionLength);
+    deliverInjected(
+      cpu,
+      identification | 0,
+      errorCode,
+      instructionLength,
+      !events.virtualisesNmis(this.unit),
+    );
     if (cpu.nonRoot) vmx.injectedEvent = undefined;
     return true;
   }
 
-  iretUnblocksNmi(): void {
-    events.iretUnblocks(this.unit);
+  proceeds(): void {
+    armMonitorTrap(this.unit);
+  }
+
+  iretUnblocksNmi(): boolean {
+    return events.iretUnblocks(this.unit);
   }
 }

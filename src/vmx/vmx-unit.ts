@@ -29,6 +29,7 @@ import { CheckContext } from './entry/check-context.ts';
 import { type Explanation, explainEntry } from './entry/explain.ts';
 import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
+import { updateDeadline } from './events/boundary-exits.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
 import { allowsControlRegister } from './fixed-bits.ts';
@@ -80,7 +81,7 @@ const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
 const NON_ROOT = Operation.NonRoot;
 const LOOKUP = Attention.Lookup;
-const INJECT = Attention.Vmx;
+const ENTERED = Attention.Vmx;
 
 // The port's slots: whether checks are needed and which lists are unverified, then the window of the
 // current VMCS (its fields, and what it was told of them).
@@ -177,8 +178,8 @@ export class VmxUnit implements VmxProcessor {
     const { cpu, vmx } = this;
     if (cpu.vpid === 0 && vmx.vpid === 0) cpu.translations.invalidateVpid(0, true);
     this.followOperation();
-    // An injected event is delivered before the first instruction of the guest.
-    cpu.requestAttention(vmx.injectedEvent === undefined ? LOOKUP : INJECT);
+    // Before the first instruction of a guest comes what VM entry injected or left pending.
+    cpu.requestAttention(cpu.nonRoot ? ENTERED : LOOKUP);
   }
 
   /** Tells the processor what kind of operation it is in. */
@@ -187,6 +188,7 @@ export class VmxUnit implements VmxProcessor {
     cpu.nonRoot = vmx.operation === NON_ROOT;
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
+    updateDeadline(this);
     cpu.tlb.forgetAll();
     cpu.stateChanged();
   }

@@ -11,7 +11,7 @@ import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
 import { ARITHMETIC_FLAGS, CR4, Register } from '../registers.ts';
-import { passTime, timeStampCounter } from '../time.ts';
+import { skipTime, timeStampCounter } from '../time.ts';
 import { Access } from '../tlb.ts';
 
 const { RAX, RCX, RDX } = Register;
@@ -79,13 +79,14 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
     const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(virtual) : virtual;
     // An event ends the wait; one that waits already ends it at once.
-    passTime(cpu, Number(delay < MOST_TICKS ? delay : MOST_TICKS));
+    const most = Math.min(MOST_TICKS, Math.max(cpu.portDeadline - cpu.executed - 1, 0));
+    skipTime(cpu, delay < BigInt(most) ? Number(delay) : most);
     return Next.Lookup;
   };
 }
 
 /** Longest wait: implementation-dependent events end it (SDM vol. 2B, TPAUSE). */
-const MOST_TICKS = 100_000n;
+const MOST_TICKS = 100_000;
 
 export const WAITING_ROWS: readonly OpcodeRow[] = [
   { opcode: 'F3 90 b=0', mnemonic: 'PAUSE', operands: '', execute: pause, ends: true, begins: true },

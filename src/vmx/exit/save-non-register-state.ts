@@ -5,7 +5,8 @@ import { Interruptibility, PendingDebug } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { saveQuad, saveWord, saveWords } from '../copy-writes.ts';
 import { controlRef, type EffectiveControls } from '../effective-controls.ts';
-import type { VmxProcessor, VmxState } from '../vmx-state.ts';
+import { timerValue } from '../events/preemption-timer.ts';
+import type { VmxProcessor } from '../vmx-state.ts';
 import { isDebugException, isException } from './defined-information.ts';
 import { ExitReason, type ExitReasonSpec } from './exit-reasons.ts';
 import type { ExitRequest } from './exit-request.ts';
@@ -55,9 +56,10 @@ export function saveNonRegisterState(
     (isEnclaveExit(p, request) ? EnclaveInterruption : 0);
   saveWord(copy, INTERRUPTIBILITY_FIELD, interruptibility);
   saveWords(copy, PENDING_DEBUG_FIELD, pendingDebug(p, request, spec), 0);
-  if (vmx.preemptionTimer !== undefined && controls.isOn(SAVE_TIMER)) {
+  const timer = timerValue(p);
+  if (timer !== undefined && controls.isOn(SAVE_TIMER)) {
     const expired = request.reason === ExitReason.VmxPreemptionTimerExpired;
-    saveWord(copy, TIMER_FIELD, expired ? 0 : remainingTime(p, vmx.preemptionTimer));
+    saveWord(copy, TIMER_FIELD, expired ? 0 : timer);
   }
   if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) {
     saveWord(copy, INTERRUPT_STATUS_FIELD, (vmx.svi << 8) | vmx.rvi);
@@ -90,13 +92,4 @@ function keepsPendingDebug(request: ExitRequest, spec: ExitReasonSpec): boolean 
     case 'trace':
       return request.traceAccess === true;
   }
-}
-
-/** SDM §28.5.1: the timer counts down at every change of bit X of the TSC, X being IA32_VMX_MISC[4:0]. */
-function remainingTime(p: VmxProcessor, timer: NonNullable<VmxState['preemptionTimer']>): number {
-  const rate = p.capabilities.misc & 0x1fn;
-  const now = (p.cpu.quads[Register.IA32_TIME_STAMP_COUNTER] as bigint) >> rate;
-  const elapsed = BigInt.asUintN(64 - Number(rate), now - (timer.tsc >> rate));
-  const value = BigInt(timer.value);
-  return elapsed >= value ? 0 : Number(value - elapsed);
 }

@@ -20,6 +20,7 @@ const ACKNOWLEDGE = controlRef('exit.acknowledgeInterruptOnExit');
 const BITMAP = 2 * Field.exceptionBitmap;
 const PF_MASK = 2 * Field.pageFaultErrorCodeMask;
 const PF_MATCH = 2 * Field.pageFaultErrorCodeMatch;
+const UNBLOCKED_BY_IRET = 2 * Register.unblockedByIret;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
 
 const copyOf = (p: VmxProcessor): ProcessorCopy => p.active.resident(p.vmx.current as ProcessorCopy);
@@ -73,7 +74,7 @@ export function exceptionExit(
   const isHardware = type === EventType.HardwareException;
   const request: ExitRequest = {
     reason: ExitReason.ExceptionOrNmi,
-    event: event >>> 0,
+    event: (event | (isHardware && vector !== Vector.DB ? nmiUnblocking(p) : 0)) >>> 0,
     ...((event & HAS_ERROR_CODE) !== 0 && { eventErrorCode: errorCode }),
     ...(isHardware && vector === Vector.PF && { qualification: cpu.quads[Register.faultAddress] as bigint }),
     ...(vector === Vector.DB && {
@@ -126,9 +127,31 @@ export function externalInterruptExit(p: VmxProcessor): ExitRequest | undefined 
   };
 }
 
-/** IRET: ends blocking by NMI without "NMI exiting", virtual-NMI blocking with "virtual NMIs" (SDM §28.3). */
-export function iretUnblocks(p: VmxProcessor): void {
-  const copy = copyOf(p);
-  if (!isOn(copy, p.capabilities, NMI_EXITING)) p.cpu.i32[BLOCKING_BY_NMI] = 0;
-  else if (isOn(copy, p.capabilities, VIRTUAL_NMIS)) p.vmx.virtualNmiBlocking = false;
+/** "Virtual NMIs": NMIs that VM entry injects block virtual NMIs alone. */
+export function virtualisesNmis(p: VmxProcessor): boolean {
+  return isOn(copyOf(p), p.capabilities, VIRTUAL_NMIS);
+}
+
+/**
+ * IRET: ends blocking by NMI without "NMI exiting", virtual-NMI blocking with "virtual NMIs" (SDM §28.3).
+ * Answers whether there was any, which exits from the IRET report (SDM §30.2.3).
+ */
+export function iretUnblocks(p: VmxProcessor): boolean {
+  const { cpu, vmx } = p;
+  if (!isOn(copyOf(p), p.capabilities, NMI_EXITING)) {
+    const blocked = cpu.i32[BLOCKING_BY_NMI] === 1;
+    cpu.i32[BLOCKING_BY_NMI] = 0;
+    return blocked;
+  }
+  const blocked = vmx.virtualNmiBlocking;
+  vmx.virtualNmiBlocking = false;
+  return blocked;
+}
+
+/**
+ * "NMI unblocking due to IRET", bit 12 of the exiting event or of the exit qualification: what is
+ * executed is an IRET that ended blocking by NMI. 0 while an event is delivered.
+ */
+export function nmiUnblocking(p: VmxProcessor): number {
+  return p.cpu.words[UNBLOCKED_BY_IRET] !== 0 ? 1 << 12 : 0;
 }

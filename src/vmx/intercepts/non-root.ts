@@ -10,6 +10,7 @@ import { Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
+import { rebaseTimer } from '../events/preemption-timer.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { keepMasked, readThroughShadow } from './control-registers.ts';
@@ -102,6 +103,7 @@ export class NonRootOperation {
   writeSpecialMsr(index: number, value: bigint): MsrAccess | undefined {
     // No microcode update happens in non-root operation: the write completes and does nothing.
     if (index === IA32_BIOS_UPDT_TRIG) return 'ok';
+    if (index === IA32_TIME_STAMP_COUNTER) rebaseTimer(this.p, value);
     if (index !== IA32_SPEC_CTRL || !this.isOn(VIRTUALIZE_SPEC_CTRL)) return undefined;
     const { copy, p } = this;
     const mask = copy.quads[Field.ia32SpecCtrlMask] as bigint;
