@@ -124,7 +124,7 @@ function takesMachineCheck(cpu: Processor): boolean {
   const w = cpu.i32;
   if (w[MACHINE_CHECK_PENDING] === 0 || w[ACTIVITY] === Activity.WaitForSipi) return false;
   w[MACHINE_CHECK_PENDING] = 0;
-  if ((w[CR4_LOW] as number) & MCE) take(cpu, EventType.HardwareException, Vector.MC);
+  if ((w[CR4_LOW] as number) & MCE) takeEvent(cpu, EventType.HardwareException, Vector.MC);
   else shutDown(cpu);
   return true;
 }
@@ -166,12 +166,12 @@ function takesDebugTrap(cpu: Processor): boolean {
   // Breakpoints that are met but not enabled do not make an exception.
   if ((pending & (ENABLED_BREAKPOINT | BS | RTM | BUS_LOCK)) === 0) return false;
   w[DEBUG_CAUSES] = pending & (BREAKPOINTS | BS | RTM | BUS_LOCK);
-  take(cpu, EventType.HardwareException, Vector.DB);
+  takeEvent(cpu, EventType.HardwareException, Vector.DB);
   return true;
 }
 
 /** Delivers an event between two instructions; within a repeated string instruction its image has RF. */
-function take(cpu: Processor, type: EventType, vector: number): void {
+export function takeEvent(cpu: Processor, type: EventType, vector: number): void {
   const repeating = cpu.repeatedAt === cpu.executed;
   deliver(cpu, identifyEvent(type, vector), 0, 0, repeating ? RF : 0);
 }
@@ -182,7 +182,7 @@ function takesNmi(cpu: Processor): boolean {
   if (w[ACTIVITY] === Activity.WaitForSipi) return false;
   w[NMI_PENDING] = 0;
   if (cpu.nonRoot && cpu.vmxPort.exitsOnNmi()) return true;
-  take(cpu, EventType.Nmi, Vector.NMI);
+  takeEvent(cpu, EventType.Nmi, Vector.NMI);
   return true;
 }
 
@@ -191,7 +191,7 @@ function takesInterrupt(cpu: Processor): boolean {
   if (isShut(cpu) || isBlocked(cpu) || !cpu.interrupts.requested()) return false;
   if (cpu.nonRoot && cpu.vmxPort.exitsOnExternalInterrupt()) return true;
   if (((w[RFLAGS_LOW] as number) & IF) === 0) return false;
-  take(cpu, EventType.ExternalInterrupt, cpu.interrupts.acknowledge());
+  takeEvent(cpu, EventType.ExternalInterrupt, cpu.interrupts.acknowledge());
   return true;
 }
 

@@ -11,6 +11,7 @@ import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
 import type { Segment } from './instruction.ts';
 import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
+import { type LocalApicPort, NO_LOCAL_APIC } from './local-apic-port.ts';
 import { Mode } from './mode.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
@@ -133,6 +134,7 @@ export class Processor {
   readonly random = new Prng(0);
   /** What asserts the INTR pin. */
   interrupts: InterruptSource = NO_INTERRUPTS;
+  localApic: LocalApicPort = NO_LOCAL_APIC;
   /** {@link executed} when a repeated string instruction was last left between two iterations. */
   repeatedAt = -1;
   /**

@@ -47,6 +47,10 @@ export interface VmxPort {
   readSpecialMsr(index: number): bigint | undefined;
   /** In VMX non-root operation: WRMSR of a special MSR; undefined if it is not special (SDM §28.3). */
   writeSpecialMsr(index: number, value: bigint): MsrAccess | undefined;
+  /** In VMX non-root operation: what MOV from CR8 gives instead of the register; −1 if it is not special (SDM §32.3). */
+  readSpecialTpr(): number;
+  /** In VMX non-root operation: MOV of `value` (0–15) to CR8; false if it is not special (SDM §32.3). */
+  writeSpecialTpr(value: number): boolean;
   /** In VMX non-root operation: ticks that a virtual delay of TPAUSE or UMWAIT takes (SDM §28.3). */
   physicalDelay(virtual: bigint): bigint;
   /**
@@ -106,6 +110,8 @@ export const NO_VMX: VmxPort = {
   visibleTsc: (tsc) => tsc,
   readSpecialMsr: () => undefined,
   writeSpecialMsr: () => undefined,
+  readSpecialTpr: () => -1,
+  writeSpecialTpr: () => false,
   physicalDelay: (virtual) => virtual,
   exitPending: () => {},
   exitsOnEvent: () => false,

@@ -2,12 +2,15 @@
  * Answers the questions of an executing processor (cpu/vmx-port.ts) with the VT-x unit and, in VMX
  * non-root operation, with the rules of `intercepts/`. Exits that rules ask for are performed here.
  */
+import { takeEvent } from '../cpu/boundary.ts';
+import { EventType } from '../cpu/event.ts';
 import { deliverInjected } from '../cpu/events.ts';
 import type { Instruction, Next } from '../cpu/instruction.ts';
 import type { Enabling, Intercept, VmxInstruction } from '../cpu/intercept.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
+import { apicExitBeforeEvents, takeVirtualInterrupt } from './apic/apic-events.ts';
 import {
   armMonitorTrap,
   interruptWindowExit,
@@ -80,6 +83,14 @@ export class UnitPort implements VmxPort {
     return this.nonRoot.physicalDelay(virtual);
   }
 
+  readSpecialTpr(): number {
+    return this.nonRoot.readSpecialTpr();
+  }
+
+  writeSpecialTpr(value: number): boolean {
+    return this.nonRoot.writeSpecialTpr(value);
+  }
+
   readSpecialMsr(index: number): bigint | undefined {
     return this.nonRoot.readSpecialMsr(index);
   }
@@ -125,7 +136,8 @@ export class UnitPort implements VmxPort {
   }
 
   exitsOnExternalInterrupt(): boolean {
-    return this.performs(events.externalInterruptExit(this.unit));
+    const request = events.externalInterruptExit(this.unit);
+    return request === 'processed' || this.performs(request);
   }
 
   exitsAtBoundary(stage: BoundaryStage): boolean {
@@ -133,13 +145,13 @@ export class UnitPort implements VmxPort {
     switch (stage) {
       case BoundaryStage.First:
         updateDeadline(unit);
-        return this.deliversInjected();
+        return this.deliversInjected() || this.performs(apicExitBeforeEvents(unit));
       case BoundaryStage.BeforeTraps:
         return this.performs(monitorTrapExit(unit));
       case BoundaryStage.BeforeNmi:
         return this.performs(timerExit(unit) ?? nmiWindowExit(unit));
       case BoundaryStage.BeforeInterrupts:
-        return this.performs(interruptWindowExit(unit));
+        return this.performs(interruptWindowExit(unit)) || this.deliversVirtualInterrupt();
     }
   }
 
@@ -162,6 +174,13 @@ export class UnitPort implements VmxPort {
 
   proceeds(): void {
     armMonitorTrap(this.unit);
+  }
+
+  private deliversVirtualInterrupt(): boolean {
+    const vector = takeVirtualInterrupt(this.unit);
+    if (vector < 0) return false;
+    takeEvent(this.unit.cpu, EventType.ExternalInterrupt, vector);
+    return true;
   }
 
   iretUnblocksNmi(): boolean {

@@ -18,6 +18,9 @@ export type Operation = (typeof Operation)[keyof typeof Operation];
 export const NO_POINTER = -1;
 export const NO_POINTER_64 = 0xffff_ffff_ffff_ffffn;
 
+/** No write to the virtual-APIC page waits for its emulation. */
+export const NO_APIC_WRITE = -1;
+
 /** An event that VM entry injected and that is still to be delivered (SDM §29.6). */
 export interface InjectedEvent {
   /** Injected-event identification as it was in the VMCS. */
@@ -66,6 +69,11 @@ export class VmxState {
   virtualInterruptPending = false;
   /** Guest deadline, 0 if disarmed (SDM §28.5.10). */
   guestDeadline = 0n;
+  /** Page offset and bytes of the virtualized APIC write of this operation (SDM §32.4.3), or {@link NO_APIC_WRITE}. */
+  apicWrite = NO_APIC_WRITE;
+  apicWriteBytes = 0;
+  /** After VM entry VTPR is below the TPR threshold: an exit follows (SDM §29.7.7). */
+  tprBelowThreshold = false;
 
   /** Leaves VMX operation, or resets: all but the shutdown state. */
   leave(): void {
@@ -90,6 +98,8 @@ export class VmxState {
     this.svi = 0;
     this.virtualInterruptPending = false;
     this.guestDeadline = 0n;
+    this.apicWrite = NO_APIC_WRITE;
+    this.tprBelowThreshold = false;
   }
 }
 

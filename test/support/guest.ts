@@ -18,6 +18,8 @@ const RAM = 0x40_0000;
 export interface GuestOptions extends MachineOptions {
   readonly controls?: readonly ControlId[];
   readonly fields?: FieldValues;
+  /** What is to be done before VM entry. */
+  readonly setUp?: (machine: Machine) => void;
 }
 
 /** Maps the first GByte one to one, for user and supervisor mode, with pages of 2 MBytes. */
@@ -29,7 +31,7 @@ export function mapIdentity(machine: Machine): void {
 
 /** A machine whose CPU 0 has launched a 64-bit guest at CPL 0 that is about to execute `code`. */
 export function guestMachine(code: string | Uint8Array, options: GuestOptions = {}): Machine {
-  const { controls = [], fields = {}, ...rest } = options;
+  const { controls = [], fields = {}, setUp, ...rest } = options;
   const machine = new Machine({ memory: RAM, ...rest });
   const cpu = machine.cpu(0);
   mapIdentity(machine);
@@ -57,6 +59,7 @@ export function guestMachine(code: string | Uint8Array, options: GuestOptions = 
     ...fields,
   };
   launchable(cpu, vmcsRegion(0), values, controls);
+  setUp?.(machine);
   const outcome = cpu.vmlaunch();
   if (outcome.kind !== 'VMentry') {
     throw new Error(`expected VM entry, not ${JSON.stringify({ outcome, why: cpu.explain().failures[0] })}`);

@@ -42,6 +42,10 @@ const movFromCr: Execute = (cpu, i) => {
   if (cpu.nonRoot && (cr === 0 || cr === 4)) {
     return setGeneral(cpu, i.d, cpu.vmxPort.visibleControlRegister(cr === 0 ? 'CR0' : 'CR4'));
   }
+  if (cpu.nonRoot && cr === 8) {
+    const tpr = cpu.vmxPort.readSpecialTpr();
+    if (tpr >= 0) return setGeneral(cpu, i.d, BigInt(tpr));
+  }
   return setGeneral(
     cpu,
     i.d,
@@ -61,7 +65,7 @@ const movToCr: Execute = (cpu, i) => {
   else if (cr === 3) allowed = writeCr3(cpu, value);
   else if (cr === 4) allowed = writeCr4(cpu, value);
   else if (value >> 4n !== 0n) allowed = false;
-  else cpu.quads[Register.CR8] = value;
+  else if (!cpu.nonRoot || !cpu.vmxPort.writeSpecialTpr(Number(value))) cpu.quads[Register.CR8] = value;
   return allowed ? Next.Lookup : GP0(cpu);
 };
 

@@ -7,6 +7,7 @@ import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { EVENT_VALID, EventType } from '../../vmcs/formats.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { evaluatePending, isTprBelowThreshold, virtualizePpr } from '../apic/virtual-interrupts.ts';
 import { controlRef, type EffectiveControls } from '../effective-controls.ts';
 import { ControlledMoves, loadRegisters, SEGMENT_MOVES } from '../slot-moves.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
@@ -26,7 +27,6 @@ const F = slotsOf(Field, [
   'injectedEventData',
   'injectedEventErrorCode',
   'injectedEventIdentification',
-  'virtualApicAddress',
   'vmEntryInstructionLength',
   'vmxPreemptionTimerValue',
   'vpid',
@@ -108,7 +108,8 @@ const ENABLE_VPID = controlRef('proc2.enableVpid');
 const VIRTUAL_NMIS = controlRef('pin.virtualNmis');
 const PREEMPTION_TIMER = controlRef('pin.activateVmxPreemptionTimer');
 const VIRTUAL_INTERRUPT_DELIVERY = controlRef('proc2.virtualInterruptDelivery');
-const INTERRUPT_WINDOW = controlRef('proc.interruptWindowExiting');
+const TPR_SHADOW = controlRef('proc.useTprShadow');
+const APIC_ACCESSES = controlRef('proc2.virtualizeApicAccesses');
 const APIC_TIMER = controlRef('proc3.apicTimerVirtualization');
 
 /** Bits of CR0 that VM entry leaves as they are: ET, 15:6, 17, 28:19, NW and CD (SDM §29.3.2.1). */
@@ -120,8 +121,6 @@ const AR_DB = 0x4000;
 const [SS_BASE, SS_RIGHTS] = [Register['SS.base'], Register['SS.accessRights']];
 const DS_BASE = Register['DS.base'];
 const ES_BASE = Register['ES.base'];
-const VTPR = 0x80;
-const VPPR = 0xa0;
 
 /** Registers and MSRs (SDM §29.3.2.1–§29.3.2.4). The mode does not follow yet. */
 export function loadGuestRegisters(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
@@ -251,7 +250,10 @@ export function loadNonRegisterState(
       }
     : undefined;
   vmx.guestDeadline = controls.isOn(APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
-  if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy, controls);
+  if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
+  else if (controls.isOn(TPR_SHADOW) && controls.isOn(APIC_ACCESSES)) {
+    vmx.tprBelowThreshold = isTprBelowThreshold(p, copy);
+  }
 }
 
 /** SDM §29.7.3: in which cases pending debug exceptions survive VM entry. */
@@ -269,15 +271,12 @@ function keepsPendingDebug(
   return software && (interruptibility & 2) !== 0;
 }
 
-/** SDM §29.3.2.5: RVI and SVI, PPR virtualization, evaluation of pending virtual interrupts (§32.1.3, §32.2.1). */
-function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): void {
-  const { vmx, cpu } = p;
+/** SDM §29.3.2.5: RVI and SVI, PPR virtualization, evaluation of pending virtual interrupts. */
+function loadInterruptStatus(p: VmxProcessor, copy: ProcessorCopy): void {
+  const { vmx } = p;
   const status = copy.words[2 * F.guestInterruptStatus] as number;
   vmx.rvi = status & 0xff;
   vmx.svi = status >>> 8;
-  const page = Number(copy.quads[F.virtualApicAddress] as bigint);
-  const vtpr = cpu.memory.read32(page + VTPR) & 0xff;
-  const vppr = vtpr >>> 4 >= vmx.svi >>> 4 ? vtpr : vmx.svi & 0xf0;
-  cpu.memory.write32(page + VPPR, vppr);
-  vmx.virtualInterruptPending = !controls.isOn(INTERRUPT_WINDOW) && vmx.rvi >>> 4 > vppr >>> 4;
+  virtualizePpr(p, copy);
+  evaluatePending(p, copy);
 }

@@ -7,6 +7,7 @@ import { Vector } from '../../cpu/exceptions.ts';
 import { Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { processesNotification } from '../apic/apic-events.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
@@ -115,12 +116,16 @@ export function nmiExit(p: VmxProcessor): ExitRequest | undefined {
   return isOn(copyOf(p), p.capabilities, NMI_EXITING) ? NMI_EXIT : undefined;
 }
 
-/** The exit of an external interrupt, which it acknowledges if the exit controls say so; or undefined. */
-export function externalInterruptExit(p: VmxProcessor): ExitRequest | undefined {
+/**
+ * The exit of an external interrupt, which it acknowledges if the exit controls say so; `processed` if it
+ * was a notification of posted interrupts (SDM §32.6); undefined if it is delivered.
+ */
+export function externalInterruptExit(p: VmxProcessor): ExitRequest | 'processed' | undefined {
   const copy = copyOf(p);
   if (!isOn(copy, p.capabilities, INTERRUPT_EXITING)) return undefined;
   if (!isOn(copy, p.capabilities, ACKNOWLEDGE)) return { reason: ExitReason.ExternalInterrupt };
   const vector = p.cpu.interrupts.acknowledge();
+  if (processesNotification(p, copy, vector)) return 'processed';
   return {
     reason: ExitReason.ExternalInterrupt,
     event: identifyEvent(EventType.ExternalInterrupt, vector) >>> 0,

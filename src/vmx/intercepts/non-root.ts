@@ -9,6 +9,9 @@ import { checkMsrWrite, IA32_BIOS_UPDT_TRIG, writeMsr } from '../../cpu/msrs.ts'
 import { Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { shadowTpr, writeShadowTpr } from '../apic/apic-writes.ts';
+import { IA32_TSC_DEADLINE, readDeadline, writeDeadline } from '../apic/guest-timer.ts';
+import { isApicMsr, readVirtualApicMsr, writeVirtualApicMsr } from '../apic/x2apic-msrs.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import { rebaseTimer } from '../events/preemption-timer.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
@@ -20,6 +23,7 @@ import { INTERCEPTS, type InterceptRow } from './intercept-list.ts';
 const IA32_TIME_STAMP_COUNTER = 0x10;
 const IA32_SPEC_CTRL = 0x48;
 const VIRTUALIZE_SPEC_CTRL = controlRef('proc3.virtualizeIa32SpecCtrl');
+const TPR_SHADOW = controlRef('proc.useTprShadow');
 const MAX_LENGTH = 15;
 
 const ENABLING: Readonly<Record<Enabling, ControlRef>> = {
@@ -92,11 +96,23 @@ export class NonRootOperation {
     return physicalDelay(this.copy, this.p.capabilities, virtual);
   }
 
+  readSpecialTpr(): number {
+    return this.isOn(TPR_SHADOW) ? shadowTpr(this.p, this.copy) : -1;
+  }
+
+  writeSpecialTpr(value: number): boolean {
+    if (!this.isOn(TPR_SHADOW)) return false;
+    writeShadowTpr(this.p, this.copy, value);
+    return true;
+  }
+
   readSpecialMsr(index: number): bigint | undefined {
     if (index === IA32_TIME_STAMP_COUNTER) return this.visibleTsc(this.p.cpu.read('IA32_TIME_STAMP_COUNTER'));
     if (index === IA32_SPEC_CTRL && this.isOn(VIRTUALIZE_SPEC_CTRL)) {
       return this.copy.quads[Field.ia32SpecCtrlShadow] as bigint;
     }
+    if (isApicMsr(index)) return readVirtualApicMsr(this.p, this.copy, index);
+    if (index === IA32_TSC_DEADLINE) return readDeadline(this.p, this.copy);
     return undefined;
   }
 
@@ -104,6 +120,8 @@ export class NonRootOperation {
     // No microcode update happens in non-root operation: the write completes and does nothing.
     if (index === IA32_BIOS_UPDT_TRIG) return 'ok';
     if (index === IA32_TIME_STAMP_COUNTER) rebaseTimer(this.p, value);
+    if (isApicMsr(index)) return writeVirtualApicMsr(this.p, this.copy, index, value);
+    if (index === IA32_TSC_DEADLINE) return writeDeadline(this.p, this.copy, value) ? 'ok' : undefined;
     if (index !== IA32_SPEC_CTRL || !this.isOn(VIRTUALIZE_SPEC_CTRL)) return undefined;
     const { copy, p } = this;
     const mask = copy.quads[Field.ia32SpecCtrlMask] as bigint;
