@@ -20,6 +20,8 @@ export const Next = {
   Again: 4,
   /** All is done, RIP included, by a VM entry, a VM exit or an event delivered inside the instruction. */
   Settled: 5,
+  /** Nothing was done: the instruction needs the time at which it is executed ({@link Processor.inTime}), and is executed again. */
+  OutOfTime: 6,
 } as const;
 export type Next = (typeof Next)[keyof typeof Next];
 

@@ -16,6 +16,7 @@ const CR0_LOW = 2 * Register.CR0;
 const CR3_LOW = 2 * Register.CR3;
 const CR4_LOW = 2 * Register.CR4;
 const EFER_LOW = 2 * Register.IA32_EFER;
+const DR7_LOW = 2 * Register.DR7;
 const PKRU_LOW = 2 * Register.PKRU;
 const PKRS_LOW = 2 * Register.IA32_PKRS;
 const ALL_RIGHTS = 0x1ff;
@@ -31,6 +32,11 @@ export function translate(cpu: Processor, lo: number, hi: number, need: number):
 }
 
 function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): number {
+  if (cpu.tlb.hasLeft) {
+    selectView(cpu);
+    const entry = cpu.tlb.find(lo, hi, need);
+    if (entry >= 0) return entry;
+  }
   if (!pagingEnabled(cpu)) return enter(cpu, lo, hi, (lo & -PAGE_SIZE) >>> 0, ALL_RIGHTS);
   const context = currentContext(cpu);
   const { translations } = cpu;
@@ -42,6 +48,24 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
     // The rights may have been raised since: walk before there is a fault.
   }
   return walk(cpu, lo, hi, need, context);
+}
+
+const SETTING = new Int32Array(10);
+
+/** Selects the view of the TLB that belongs to everything on which translations and rights depend. */
+function selectView(cpu: Processor): void {
+  const w = cpu.i32;
+  SETTING[0] = w[CR0_LOW] as number;
+  SETTING[1] = w[CR3_LOW] as number;
+  SETTING[2] = w[CR3_LOW + 1] as number;
+  SETTING[3] = w[CR4_LOW] as number;
+  SETTING[4] = w[EFER_LOW] as number;
+  SETTING[5] = w[PKRU_LOW] as number;
+  SETTING[6] = w[PKRS_LOW] as number;
+  SETTING[7] = w[DR7_LOW] as number;
+  SETTING[8] = (cpu.vpid << 1) | (cpu.nonRoot ? 1 : 0);
+  SETTING[9] = cpu.addressSpace;
+  cpu.tlb.select(SETTING);
 }
 
 function walk(cpu: Processor, lo: number, hi: number, need: number, context: number): number {

@@ -105,6 +105,8 @@ export class Processor {
   readonly translations = new TranslationCache();
   /** VPID of translations: 0 but in VMX non-root operation with "enable VPID". */
   vpid = 0;
+  /** Tells address spaces apart that are one to VPID and registers: another translation of guest-physical addresses. */
+  addressSpace = 0;
   vmxPort: VmxPort = NO_VMX;
   /** What IN and OUT reach. */
   ports: PortSpace = NO_PORTS;
@@ -142,6 +144,8 @@ export class Processor {
    * block it is that of the block's first instruction (`begins` in the opcode map).
    */
   executed = 0;
+  /** Whether `executed` and the time-stamp counter are those of the present instruction, also if it does not begin a block. */
+  inTime = false;
   /** Value of `executed` that a string instruction must not exceed. */
   executeUntil = 0;
   /** Value of `executed` at which VT-x has an event of its own: the boundary there asks the port. */
@@ -202,10 +206,10 @@ export class Processor {
     this.i32[CHECKS_NEEDED] = 1;
   }
 
-  /** Derives again from the registers everything that depends on the mode, and forgets fast translations. */
+  /** Derives again from the registers everything that depends on the mode. Translations of other settings are not used. */
   updateMode(): void {
     this.updateSegments();
-    this.tlb.forgetAll();
+    this.tlb.leaveView();
     // What asks for attention at the next boundary is found anew there.
     this.requestAttention();
   }

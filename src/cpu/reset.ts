@@ -45,6 +45,7 @@ export function powerUp(cpu: Processor): void {
   set('GDTR.limit', 0xffffn);
   set('IDTR.limit', 0xffffn);
   cpu.translations.invalidateAll();
+  cpu.tlb.forgetAll();
   cpu.updateMode();
 }
 

@@ -87,6 +87,12 @@ export class Execution {
       advance(cpu, i.length);
       next = i.run(cpu, i);
     } while (next === Next.Sequential && n < most && i32[ATTENTION] === 0);
+    if (next === Next.OutOfTime) {
+      cpu.executed += n - 1;
+      n = 1;
+      this.followTime();
+      next = inTime(cpu, i);
+    }
     cpu.executed += n;
     this.followTime();
     if (next >= Next.Fault) settle(cpu, i, next);
@@ -100,6 +106,14 @@ function waitsForDeadline(cpu: Processor, end: number): boolean {
   if (cpu.portDeadline === Infinity || until <= cpu.executed) return false;
   cpu.executed = until;
   return true;
+}
+
+/** Executes an instruction again that asked for the time. */
+function inTime(cpu: Processor, i: Instruction): Next {
+  cpu.inTime = true;
+  const next = i.run(cpu, i);
+  cpu.inTime = false;
+  return next;
 }
 
 function settle(cpu: Processor, i: Instruction, next: Next): void {

@@ -58,8 +58,14 @@ const EVERY_LIST = new Uint32Array(FIELD_COUNT).fill(ALL_UNVERIFIED);
 /** By slot: 1 for a host-state field. */
 const HOST = Uint8Array.from(FIELDS, (field) => (field.type === 'host' ? 1 : 0));
 
+/** So many fields are remembered one by one as told; of more, all are forgotten at once. */
+const TOLD_KEPT = 16;
+
 export class ProcessorCopy {
   private storage = ownStorage();
+  /** Slots of `told` that are set, as far as they are kept, and their number. */
+  private readonly toldSlots = new Uint8Array(TOLD_KEPT);
+  private toldCount = 0;
   private writtenSlots: Uint8Array = new Uint8Array(FIELD_COUNT);
   /** A table of fields all of which the processor has saved, and no access to a half has come after it. */
   saved: object | undefined;
@@ -109,8 +115,8 @@ export class ProcessorCopy {
   }
 
   set unverified(lists: number) {
-    const { unverified, told } = this.storage;
-    if (told !== undefined && ((unverified[0] as number) & ~lists) !== 0) told.fill(0);
+    const { unverified } = this.storage;
+    if (((unverified[0] as number) & ~lists) !== 0) this.forgetTold();
     unverified[0] = lists;
   }
 
@@ -131,14 +137,27 @@ export class ProcessorCopy {
     this.written[slot] = kind;
     if (kind === WRITTEN_HIGH) this.saved = undefined;
     if (HOST[slot] === 1) this.hostWritten = true;
-    if (told !== undefined) told[slot] = kind;
+    if (told === undefined) return;
+    told[slot] = kind;
+    if (this.toldCount < TOLD_KEPT) this.toldSlots[this.toldCount] = slot;
+    this.toldCount++;
+  }
+
+  /** Whoever writes a field from now on has to say so again. */
+  private forgetTold(): void {
+    const { told } = this.storage;
+    if (told !== undefined) {
+      if (this.toldCount > TOLD_KEPT) told.fill(0);
+      else for (let i = 0; i < this.toldCount; i++) told[this.toldSlots[i] as number] = 0;
+    }
+    this.toldCount = 0;
   }
 
   /** Keeps what was worked out of the host-state fields until one of them is written. */
   keepHostImage(image: unknown): void {
     this.hostImage = image;
     this.hostWritten = false;
-    this.storage.told?.fill(0);
+    this.forgetTold();
   }
 
   /** The processor has written the field in `slot`, other than with high access. */
@@ -156,6 +175,7 @@ export class ProcessorCopy {
     to.words.set(from.words);
     to.unverified.set(from.unverified);
     to.told?.fill(0);
+    this.toldCount = 0;
     this.storage = to;
     this.words = to.words;
     this.quads = to.quads;

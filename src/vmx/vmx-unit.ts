@@ -176,7 +176,10 @@ export class VmxUnit implements VmxProcessor {
    */
   private operationChanged(): void {
     const { cpu, vmx } = this;
-    if (cpu.vpid === 0 && vmx.vpid === 0) cpu.translations.invalidateVpid(0, true);
+    if (cpu.vpid === 0 && vmx.vpid === 0) {
+      cpu.translations.invalidateVpid(0, true);
+      cpu.tlb.forgetAll();
+    }
     this.followOperation();
     // Before the first instruction of a guest comes what VM entry injected or left pending.
     cpu.requestAttention(cpu.nonRoot ? ENTERED : LOOKUP);
@@ -189,7 +192,7 @@ export class VmxUnit implements VmxProcessor {
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
     updateDeadline(this);
-    cpu.tlb.forgetAll();
+    cpu.tlb.leaveView();
     cpu.stateChanged();
   }
 
@@ -437,6 +440,7 @@ export class VmxUnit implements VmxProcessor {
       link: this.active.get(snapshot.link),
     });
     this.cpu.translations.invalidateAll();
+    this.cpu.tlb.forgetAll();
     this.followOperation();
   }
 }

@@ -33,7 +33,7 @@ const wrpkru: Execute = (cpu) => {
   if (!has(cpu, CR4.PKE)) return raise(cpu, Vector.UD);
   if (cpu.words[2 * RCX] !== 0 || cpu.words[2 * RDX] !== 0) return raiseWithCode(cpu, Vector.GP, 0);
   cpu.quads[Register.PKRU] = BigInt(cpu.words[2 * RAX] as number);
-  cpu.tlb.forgetAll();
+  cpu.tlb.leaveView();
   return Next.Lookup;
 };
 

@@ -9,12 +9,16 @@ const execute =
     cpu.vmxPort.execute(cpu, instruction, i);
 
 type Mnemonic = keyof typeof VmxInstruction;
-const row = (opcode: string, mnemonic: Mnemonic, operands: string): OpcodeRow => ({
+/** VMREAD and VMWRITE hardly ever need the time, and ask for it when they do. */
+const timeless = (opcode: string, mnemonic: Mnemonic, operands: string): OpcodeRow => ({
   opcode,
   mnemonic,
   operands,
   execute: execute(VmxInstruction[mnemonic]),
   size: 'f64',
+});
+const row = (opcode: string, mnemonic: Mnemonic, operands: string): OpcodeRow => ({
+  ...timeless(opcode, mnemonic, operands),
   begins: true,
 });
 const ending = (opcode: string, mnemonic: Mnemonic): OpcodeRow => ({
@@ -32,8 +36,8 @@ export const VMX_ROWS: readonly OpcodeRow[] = [
   row('66 0F C7 /6 mod!=3', 'VMCLEAR', 'Mq!'),
   row('F3 0F C7 /6 mod!=3', 'VMXON', 'Mq!'),
   row('NP 0F C7 /7 mod!=3', 'VMPTRST', 'Mq!'),
-  row('NP 0F 78', 'VMREAD', 'Ey! Gy'),
-  row('NP 0F 79', 'VMWRITE', 'Gy Ey!'),
+  timeless('NP 0F 78', 'VMREAD', 'Ey! Gy'),
+  timeless('NP 0F 79', 'VMWRITE', 'Gy Ey!'),
   row('66 0F 38 80 mod!=3', 'INVEPT', 'Gy Mdq!'),
   row('66 0F 38 81 mod!=3', 'INVVPID', 'Gy Mdq!'),
 ];

@@ -32,12 +32,14 @@ export interface EntryEnvironment {
 export type SegmentRegister = 'es' | 'cs' | 'ss' | 'ds' | 'fs' | 'gs' | 'ldtr' | 'tr';
 
 interface ControlWord {
+  /** {@link CheckContext.refreshed} when it was worked out. */
+  at: number;
   /** Bits 31:0 of the group; no control lies above. */
   low: number;
   /** The control field whose value is unknown, if this word depends on one. */
   missing: string | undefined;
 }
-type ControlWords = Record<ControlGroupName, ControlWord | undefined>;
+type ControlWords = Record<ControlGroupName, ControlWord>;
 
 const GROUPS = Object.keys(CONTROL_GROUPS) as ControlGroupName[];
 const controlPlace = new Map<ControlId, { readonly group: ControlGroupName; readonly bit: number }>(
@@ -53,8 +55,12 @@ export class CheckContext {
   private quads!: BigUint64Array;
   private words!: Uint32Array;
   private readonly known: Uint8Array | undefined;
+  /** How often control fields have been said to have changed. */
+  private refreshed = 0;
   /** Effective control words by group; worked out on first use after {@link refresh}. */
-  private readonly controls = Object.fromEntries(GROUPS.map((g) => [g, undefined])) as ControlWords;
+  private readonly controls = Object.fromEntries(
+    GROUPS.map((g): [string, ControlWord] => [g, { at: -1, low: 0, missing: undefined }]),
+  ) as ControlWords;
 
   /**
    * @param words field values, two 32-bit words a slot, low first
@@ -89,7 +95,7 @@ export class CheckContext {
 
   /** Call after a control field has changed. */
   refresh(): void {
-    for (const group of GROUPS) this.controls[group] = undefined;
+    this.refreshed++;
   }
 
   private note(slot: number): void {
@@ -139,24 +145,22 @@ export class CheckContext {
   }
 
   private group(group: ControlGroupName): ControlWord {
-    const cached = this.controls[group];
-    if (cached !== undefined) return cached;
+    const word = this.controls[group];
+    if (word.at === this.refreshed) return word;
+    word.at = this.refreshed;
+    word.low = 0;
+    word.missing = undefined;
     const { field, activatedBy } = CONTROL_GROUPS[group];
     const slot = Field[field];
-    const word: ControlWord = { low: 0, missing: undefined };
-    if (this.capabilities.fieldExists[slot] === 1) {
-      const active = activatedBy.every((id) => {
-        const { group: outer, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
-        const outerWord = this.group(outer);
-        word.missing ??= outerWord.missing;
-        return ((outerWord.low >>> bit) & 1) === 1;
-      });
-      if (active) {
-        word.low = this.words[2 * slot] as number;
-        if (this.known?.[slot] === 0) word.missing ??= field;
-      }
+    if (this.capabilities.fieldExists[slot] !== 1) return word;
+    for (const id of activatedBy) {
+      const { group: outer, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
+      const outerWord = this.group(outer);
+      word.missing ??= outerWord.missing;
+      if (((outerWord.low >>> bit) & 1) === 0) return word;
     }
-    this.controls[group] = word;
+    word.low = this.words[2 * slot] as number;
+    if (this.known?.[slot] === 0) word.missing ??= field;
     return word;
   }
 

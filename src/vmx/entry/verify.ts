@@ -31,6 +31,18 @@ const OUTSIDE_ROWS: readonly (readonly EntryCheck[])[] = LISTS.map((list) =>
 const MEMORY_ROWS: readonly EntryCheck[] = LISTS.flatMap((list) =>
   list.rows.filter((r) => r.looksOutside === 'memory'),
 );
+/** Of each of them: the bit of its list. */
+const LIST_OF_MEMORY_ROW = MEMORY_ROWS.map((row) => 1 << LISTS.findIndex((list) => list.rows.includes(row)));
+const EVERY_LIST = LISTS.reduce((bits, _, list) => bits | (1 << list), 0);
+
+/** The lists of memory rows, a bit each. */
+function listsOf(memoryRows: number): number {
+  let lists = 0;
+  for (let rows = memoryRows; rows !== 0; rows &= rows - 1) {
+    lists |= LIST_OF_MEMORY_ROW[31 - Math.clz32(rows & -rows)] as number;
+  }
+  return lists;
+}
 
 function applies(row: EntryCheck, context: CheckContext): boolean {
   for (let i = 0; i < row.when.length; i++) {
@@ -67,23 +79,33 @@ export function firstFailingCheck(
     return undefined;
   }
   context.examine(copy.words);
-  let { unverified } = copy;
-  for (let index = 0; index < LISTS.length; index++) {
-    const bit = 1 << index;
+  const dirty = copy.unverified;
+  const sameState = copy.verifiedState === state;
+  let unverified = dirty;
+  // Where neither fields nor the processor have changed, only memory may have.
+  let pending = sameState ? (dirty & EVERY_LIST) | listsOf(copy.memoryRows) : EVERY_LIST;
+  while (pending !== 0) {
+    const bit = pending & -pending;
+    pending &= ~bit;
+    const index = 31 - Math.clz32(bit);
     const clean = (unverified & bit) === 0;
     const rows = clean ? (OUTSIDE_ROWS[index] as readonly EntryCheck[]) : (LISTS[index] as CheckList).rows;
     const failing = firstFailing(rows, context);
     if (failing !== undefined) {
       copy.unverified = unverified;
+      // The lists before it hold under this state, those behind it under another.
+      if (!sameState) copy.verifiedState = -1;
       return failing;
     }
     unverified &= ~bit;
   }
   copy.unverified = 0;
   copy.verifiedState = state;
-  copy.memoryRows = 0;
   for (let i = 0; i < MEMORY_ROWS.length; i++) {
-    if (applies(MEMORY_ROWS[i] as EntryCheck, context)) copy.memoryRows |= 1 << i;
+    if (sameState && (dirty & (LIST_OF_MEMORY_ROW[i] as number)) === 0) continue;
+    const bit = 1 << i;
+    const isLookedAt = applies(MEMORY_ROWS[i] as EntryCheck, context);
+    copy.memoryRows = isLookedAt ? copy.memoryRows | bit : copy.memoryRows & ~bit;
   }
   return undefined;
 }

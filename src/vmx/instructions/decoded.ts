@@ -16,6 +16,7 @@ import * as information from '../intercepts/instruction-information.ts';
 import { fault, type Outcome } from '../outcome.ts';
 import type { VmxUnit } from '../vmx-unit.ts';
 import { type InstructionForm, type MemoryOperand, REGISTER_FORM, type SourceOperand } from './operands.ts';
+import { needsNoChecks } from './vmread-vmwrite.ts';
 
 const T0 = Register.T0;
 
@@ -111,18 +112,17 @@ function outcomeOf(
 /** Executes a decoded VMX instruction. */
 export function executeDecoded(unit: VmxUnit, instruction: VmxInstruction, i: Instruction): Next {
   const { cpu } = unit;
-  materialise(cpu);
-  if (!i.hasMemory && cpu.i32[CHECKS_NEEDED] === 0) {
-    // Between registers, once the checks have passed, nothing can fault or exit.
-    if (instruction === VmxInstruction.VMREAD) {
-      unit.vmreadRegister(i.reg, i.rm);
+  if (instruction === VmxInstruction.VMREAD || instruction === VmxInstruction.VMWRITE) {
+    if (!i.hasMemory && (cpu.i32[CHECKS_NEEDED] === 0 || needsNoChecks(unit))) {
+      // Between registers, where the checks pass, nothing can fault or exit.
+      materialise(cpu);
+      if (instruction === VmxInstruction.VMREAD) unit.vmreadRegister(i.reg, i.rm);
+      else unit.vmwriteRegister(i.reg, i.rm);
       return Next.Sequential;
     }
-    if (instruction === VmxInstruction.VMWRITE) {
-      unit.vmwriteRegister(i.reg, i.rm);
-      return Next.Sequential;
-    }
+    if (!cpu.inTime) return Next.OutOfTime;
   }
+  materialise(cpu);
   const form = formOf(cpu, instruction, i);
   // A VM exit saves the RIP of the instruction.
   retreat(cpu, i.length);

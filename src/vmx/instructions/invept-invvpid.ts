@@ -71,7 +71,8 @@ export function invept(
 
 /** Forgets cached translations as INVVPID of `type` says (SDM §31.4). */
 function invalidate(p: VmxProcessor, type: number, vpid: number, linear: bigint): void {
-  const { translations } = p.cpu;
+  const { translations, tlb } = p.cpu;
+  tlb.forgetAll();
   if (type === 0) {
     const lo = Number(BigInt.asIntN(32, linear));
     translations.invalidateVpidPage(lo, Number(BigInt.asIntN(32, linear >> 32n)), vpid);

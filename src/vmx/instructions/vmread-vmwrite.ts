@@ -121,19 +121,30 @@ function reportLostHalf(p: VmxProcessor, copy: ProcessorCopy, slot: number): voi
 
 /** Ends an access successfully; if the next one needs no checks, the fast paths may do it. */
 function ready(p: VmxProcessor): Outcome {
+  needsNoChecks(p);
+  return vmSucceed(p);
+}
+
+/**
+ * Whether an access with a valid encoding to the current VMCS succeeds as the processor stands; until
+ * `stateChanged` the fast paths then may do it.
+ */
+export function needsNoChecks(p: VmxProcessor): boolean {
   const { cpu, vmx } = p;
   const { words } = cpu;
   const { current } = vmx;
   const unhindered =
     current !== undefined &&
-    p.observer?.instruction === undefined &&
     vmx.operation === Operation.Root &&
     cpu.mode === Mode.Bit64 &&
+    cpu.cpl === 0 &&
+    p.observer?.instruction === undefined &&
     p.active.retains &&
     vmx.shutdown === 'no' &&
     p.hazards.mode !== 'stop' &&
     words[STI] === 0 &&
     words[MOV_SS] === 0;
-  if (unhindered && p.active.hold(current)) cpu.i32[CHECKS_NEEDED] = 0;
-  return vmSucceed(p);
+  if (!unhindered || !p.active.hold(current)) return false;
+  cpu.i32[CHECKS_NEEDED] = 0;
+  return true;
 }
