@@ -20,9 +20,10 @@ export function isCanonical(address: bigint, width: number): boolean {
   return BigInt.asUintN(64, BigInt.asIntN(width, address)) === address;
 }
 
-/** Bits 63:`width` are all equal; bit `width`−1 may differ. With a width of 64 always true. */
-export function highBitsIdentical(address: bigint, width: number): boolean {
-  return width >= 64 || isCanonical(address, width + 1);
+/** Bits 63:`width` (33 to 64) of an address are all equal; bit `width`−1 may differ. `high` is bits 63:32. */
+export function highWordIdentical(high: number, width: number): boolean {
+  const above = width === 64 ? 0 : (high | 0) >> (width - 32);
+  return above === 0 || above === -1;
 }
 
 /** Bits 63:`width` := bit `width`−1. */

@@ -46,9 +46,10 @@ export class Tlb {
   /** Bits 11:0 of the tags of the present view. */
   private view = NO_VIEW;
   private newestView = 0;
-  /** Tags of views by remembered setting, and the settings; the next to be replaced. */
-  private readonly views = new Int32Array(SETTINGS).fill(NO_VIEW);
+  /** Tags of views by remembered setting, and the settings; how many there are, and the next to be replaced. */
+  private readonly views = new Int32Array(SETTINGS);
   private readonly settings = new Int32Array(SETTINGS * SETTING_WORDS);
+  private remembered = 0;
   private oldest = 0;
 
   constructor(buffer: ArrayBuffer, at: number) {
@@ -88,7 +89,7 @@ export class Tlb {
 
   forgetAll(): void {
     this.view = NO_VIEW;
-    this.views.fill(NO_VIEW);
+    this.remembered = 0;
   }
 
   /** Settings may be others: nothing is found until {@link select}. */
@@ -104,8 +105,7 @@ export class Tlb {
   /** Turns to the entries made under `setting` (words that differ whenever translations or rights may). */
   select(setting: Int32Array): void {
     const { settings, views } = this;
-    for (let n = 0; n < SETTINGS; n++) {
-      if (views[n] === NO_VIEW) continue;
+    for (let n = 0; n < this.remembered; n++) {
       let word = 0;
       while (word < SETTING_WORDS && settings[n * SETTING_WORDS + word] === setting[word]) word++;
       if (word < SETTING_WORDS) continue;
@@ -114,9 +114,10 @@ export class Tlb {
     }
     if (this.newestView === LAST_VIEW - 1) {
       this.tagLow.fill(0);
-      views.fill(NO_VIEW);
+      this.remembered = 0;
       this.newestView = 0;
     }
+    if (this.remembered < SETTINGS) this.oldest = this.remembered++;
     this.newestView++;
     this.view = (this.newestView << VIEW_SHIFT) | VALID;
     views[this.oldest] = this.view;

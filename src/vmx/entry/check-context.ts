@@ -39,12 +39,30 @@ interface ControlWord {
   /** The control field whose value is unknown, if this word depends on one. */
   missing: string | undefined;
 }
-type ControlWords = Record<ControlGroupName, ControlWord>;
 
 const GROUPS = Object.keys(CONTROL_GROUPS) as ControlGroupName[];
-const controlPlace = new Map<ControlId, { readonly group: ControlGroupName; readonly bit: number }>(
-  CONTROLS.map(({ id, group, bit }) => [id, { group, bit }]),
+
+/** Where a control is: index of its group and bit within that. */
+export interface ControlPlace {
+  readonly group: number;
+  readonly bit: number;
+}
+
+const places = new Map<ControlId, ControlPlace>(
+  CONTROLS.map(({ id, group, bit }) => [id, { group: GROUPS.indexOf(group), bit }]),
 );
+
+/** The place of a control, to be looked up once. */
+export function placeOf(id: ControlId): ControlPlace {
+  return places.get(id) as ControlPlace;
+}
+
+const GROUP_ROWS = GROUPS.map((name) => {
+  const { field, activatedBy } = CONTROL_GROUPS[name];
+  return { field, slot: Field[field], activatedBy: activatedBy.map(placeOf) };
+});
+const UNRESTRICTED_GUEST = placeOf('proc2.unrestrictedGuest');
+const IA32E_MODE_GUEST = placeOf('entry.ia32eModeGuest');
 
 export class CheckContext {
   readonly capabilities: VmxCapabilities;
@@ -58,9 +76,11 @@ export class CheckContext {
   /** How often control fields have been said to have changed. */
   private refreshed = 0;
   /** Effective control words by group; worked out on first use after {@link refresh}. */
-  private readonly controls = Object.fromEntries(
-    GROUPS.map((g): [string, ControlWord] => [g, { at: -1, low: 0, missing: undefined }]),
-  ) as ControlWords;
+  private readonly controls: readonly ControlWord[] = GROUPS.map(() => ({
+    at: -1,
+    low: 0,
+    missing: undefined,
+  }));
 
   /**
    * @param words field values, two 32-bit words a slot, low first
@@ -138,26 +158,28 @@ export class CheckContext {
 
   /** The effective value of a control: 0 while its group is not activated (SDM §27.6.2, §27.7.1). */
   control(id: ControlId): boolean {
-    const { group, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
+    return this.controlAt(placeOf(id));
+  }
+
+  /** As {@link control}, for a control that has been looked up. */
+  controlAt({ group, bit }: ControlPlace): boolean {
     const word = this.group(group);
     if (word.missing !== undefined) this.missing.add(word.missing);
     return ((word.low >>> bit) & 1) === 1;
   }
 
-  private group(group: ControlGroupName): ControlWord {
-    const word = this.controls[group];
+  private group(group: number): ControlWord {
+    const word = this.controls[group] as ControlWord;
     if (word.at === this.refreshed) return word;
     word.at = this.refreshed;
     word.low = 0;
     word.missing = undefined;
-    const { field, activatedBy } = CONTROL_GROUPS[group];
-    const slot = Field[field];
+    const { field, slot, activatedBy } = GROUP_ROWS[group] as (typeof GROUP_ROWS)[number];
     if (this.capabilities.fieldExists[slot] !== 1) return word;
-    for (const id of activatedBy) {
-      const { group: outer, bit } = controlPlace.get(id) as { group: ControlGroupName; bit: number };
-      const outerWord = this.group(outer);
+    for (const outer of activatedBy) {
+      const outerWord = this.group(outer.group);
       word.missing ??= outerWord.missing;
-      if (((outerWord.low >>> bit) & 1) === 0) return word;
+      if (((outerWord.low >>> outer.bit) & 1) === 0) return word;
     }
     word.low = this.words[2 * slot] as number;
     if (this.known?.[slot] === 0) word.missing ??= field;
@@ -184,11 +206,11 @@ export class CheckContext {
   // Words the manual uses throughout chapter 29; all come from the VMCS.
 
   get unrestrictedGuest(): boolean {
-    return this.control('proc2.unrestrictedGuest');
+    return this.controlAt(UNRESTRICTED_GUEST);
   }
 
   get ia32eModeGuest(): boolean {
-    return this.control('entry.ia32eModeGuest');
+    return this.controlAt(IA32E_MODE_GUEST);
   }
 
   /** Guest CR4.FRED (bit 32). */

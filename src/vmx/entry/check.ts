@@ -6,7 +6,7 @@
 import type { SdmSection } from '../../sdm/sections.ts';
 import { CONTROL_GROUPS, type ControlId, controlOf } from '../../vmcs/controls.ts';
 import type { FieldName } from '../../vmcs/fields.ts';
-import type { CheckContext } from './check-context.ts';
+import { type CheckContext, placeOf } from './check-context.ts';
 
 /** What follows when a check fails. */
 export type Consequence =
@@ -115,19 +115,21 @@ function controlFields(id: ControlId): FieldName[] {
 
 /** The control is (effectively) 1. */
 export function on(id: ControlId): Condition {
+  const place = placeOf(id);
   return {
     text: `${nameInSentence(id)} is 1`,
     fields: controlFields(id),
-    test: (c) => c.control(id),
+    test: (c) => c.controlAt(place),
   };
 }
 
 /** The control is (effectively) 0. */
 export function off(id: ControlId): Condition {
+  const place = placeOf(id);
   return {
     text: `${nameInSentence(id)} is 0`,
     fields: controlFields(id),
-    test: (c) => !c.control(id),
+    test: (c) => !c.controlAt(place),
   };
 }
 

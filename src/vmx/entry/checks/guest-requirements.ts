@@ -1,5 +1,5 @@
 /** What several guest-state rows require of a field, each with the change that satisfies it. */
-import { highBitsIdentical, signExtend } from '../../../bits/address.ts';
+import { highWordIdentical, signExtend } from '../../../bits/address.ts';
 import type { FieldName } from '../../../vmcs/fields.ts';
 import { type CheckOptions, type FieldChange, raise, set } from '../check.ts';
 import { type CheckContext, type SegmentRegister, segmentFields } from '../check-context.ts';
@@ -27,7 +27,7 @@ export function exactly(field: FieldName, value: bigint): Requirement {
 export function highIdentical(field: FieldName): Requirement {
   return {
     fields: [field],
-    holds: (c) => highBitsIdentical(c.value(field), c.features.linearAddressBits),
+    holds: (c) => highWordIdentical(c.high(field), c.features.linearAddressBits),
     fix: (c) => set(field, signExtend(c.value(field), c.features.linearAddressBits)),
   };
 }
