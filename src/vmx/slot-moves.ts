@@ -129,15 +129,27 @@ export function saveRegisters(
 }
 
 function areEqual(moves: SlotMoves, fields: BigUint64Array, registers: BigUint64Array): boolean {
-  for (let i = 0; i < moves.length; i += 4) {
-    let move = moves[i] as number;
-    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
-    move = moves[i + 1] as number;
-    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
-    move = moves[i + 2] as number;
-    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
-    move = moves[i + 3] as number;
-    if (fields[move & 0xffff] !== registers[move >>> 16]) return false;
+  for (let i = 0; i < moves.length; i += 8) {
+    const a = moves[i] as number;
+    const b = moves[i + 1] as number;
+    const c = moves[i + 2] as number;
+    const d = moves[i + 3] as number;
+    const e = moves[i + 4] as number;
+    const f = moves[i + 5] as number;
+    const g = moves[i + 6] as number;
+    const h = moves[i + 7] as number;
+    if (
+      fields[a & 0xffff] !== registers[a >>> 16] ||
+      fields[b & 0xffff] !== registers[b >>> 16] ||
+      fields[c & 0xffff] !== registers[c >>> 16] ||
+      fields[d & 0xffff] !== registers[d >>> 16] ||
+      fields[e & 0xffff] !== registers[e >>> 16] ||
+      fields[f & 0xffff] !== registers[f >>> 16] ||
+      fields[g & 0xffff] !== registers[g >>> 16] ||
+      fields[h & 0xffff] !== registers[h >>> 16]
+    ) {
+      return false;
+    }
   }
   return true;
 }
