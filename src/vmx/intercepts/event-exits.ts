@@ -81,6 +81,7 @@ export function exceptionExit(
     ...(vector === Vector.DB && {
       qualification: BigInt(isHardware ? (cpu.words[2 * Register.debugCauses] as number) : 0),
     }),
+    ...(isHardware && vector === Vector.DB && imageWithinRepetition(p)),
     ...(isHardware ? originalLength(p) : { instructionLength }),
     ...(vector !== Vector.DF && originalEvent(p)),
   };
@@ -106,14 +107,19 @@ export function taskGateExit(p: VmxProcessor, selector: number): ExitRequest {
   };
 }
 
-const NMI_EXIT: ExitRequest = Object.freeze({
-  reason: ExitReason.ExceptionOrNmi,
-  event: identifyEvent(EventType.Nmi, Vector.NMI) >>> 0,
-});
+/** Between two iterations of a string instruction the image of RFLAGS would have RF (SDM §30.3.3). */
+function imageWithinRepetition({ cpu }: VmxProcessor): Pick<ExitRequest, 'resumeFlag'> {
+  return cpu.repeatedAt === cpu.executed ? { resumeFlag: true } : {};
+}
 
 /** The exit of an NMI, or undefined without "NMI exiting". */
 export function nmiExit(p: VmxProcessor): ExitRequest | undefined {
-  return isOn(copyOf(p), p.capabilities, NMI_EXITING) ? NMI_EXIT : undefined;
+  if (!isOn(copyOf(p), p.capabilities, NMI_EXITING)) return undefined;
+  return {
+    reason: ExitReason.ExceptionOrNmi,
+    event: identifyEvent(EventType.Nmi, Vector.NMI) >>> 0,
+    ...imageWithinRepetition(p),
+  };
 }
 
 /**
@@ -123,12 +129,14 @@ export function nmiExit(p: VmxProcessor): ExitRequest | undefined {
 export function externalInterruptExit(p: VmxProcessor): ExitRequest | 'processed' | undefined {
   const copy = copyOf(p);
   if (!isOn(copy, p.capabilities, INTERRUPT_EXITING)) return undefined;
-  if (!isOn(copy, p.capabilities, ACKNOWLEDGE)) return { reason: ExitReason.ExternalInterrupt };
+  if (!isOn(copy, p.capabilities, ACKNOWLEDGE))
+    return { reason: ExitReason.ExternalInterrupt, ...imageWithinRepetition(p) };
   const vector = p.cpu.interrupts.acknowledge();
   if (processesNotification(p, copy, vector)) return 'processed';
   return {
     reason: ExitReason.ExternalInterrupt,
     event: identifyEvent(EventType.ExternalInterrupt, vector) >>> 0,
+    ...imageWithinRepetition(p),
   };
 }
 
