@@ -3,6 +3,7 @@
  * registers): what is refused with #GP(0), what changes with them, and which translations go.
  */
 
+import { raiseWithCode, Vector } from './exceptions.ts';
 import { Mode } from './mode.ts';
 import { loadPdptes } from './page-walk.ts';
 import { cr3Loaded, invalidateEverything } from './paging.ts';
@@ -36,28 +37,40 @@ const TSS_16 = new Set([1n, 3n]);
 const LAM_BITS = 3n << 61n;
 const CR3_KEEPS = 1n << 63n;
 
-/** CR0 := `source`, as MOV to CR0 and LMSW do; false for #GP(0), with nothing changed. */
+/** Raises #GP(0), and answers false. */
+function refuse(cpu: Processor): false {
+  raiseWithCode(cpu, Vector.GP, 0);
+  return false;
+}
+
+/** Loads the PDPTEs from the table at `cr3`; false after raising #GP(0) or what access to the table came to. */
+function loads(cpu: Processor, cr3: number): boolean {
+  const load = loadPdptes(cpu, cr3);
+  return load === 'loaded' || (load === 'refused' && refuse(cpu));
+}
+
+/** CR0 := `source`, as MOV to CR0 and LMSW do; false after raising #GP(0) or a VM exit, with nothing changed. */
 export function writeCr0(cpu: Processor, source: bigint): boolean {
-  if (source >> 32n !== 0n) return false;
+  if (source >> 32n !== 0n) return refuse(cpu);
   const old = cpu.read('CR0');
   const wanted = (source & CR0_BITS) | one(CR0.ET);
   const value = cpu.nonRoot ? cpu.vmxPort.writtenControlRegister('CR0', wanted) : wanted;
   const cr4 = cpu.read('CR4');
   const efer = cpu.read('IA32_EFER');
-  if ((value & PG) !== 0n && (value & one(CR0.PE)) === 0n) return false;
-  if ((value & one(CR0.NW)) !== 0n && (value & one(CR0.CD)) === 0n) return false;
-  if ((value & one(CR0.WP)) === 0n && (cr4 & one(CR4.CET)) !== 0n) return false;
+  if ((value & PG) !== 0n && (value & one(CR0.PE)) === 0n) return refuse(cpu);
+  if ((value & one(CR0.NW)) !== 0n && (value & one(CR0.CD)) === 0n) return refuse(cpu);
+  if ((value & one(CR0.WP)) === 0n && (cr4 & one(CR4.CET)) !== 0n) return refuse(cpu);
   const turnsOn = (value & ~old & PG) !== 0n;
   const turnsOff = (~value & old & PG) !== 0n;
   const longMode = (efer & one(EFER.LME)) !== 0n;
   if (turnsOn && longMode) {
-    if ((cr4 & one(CR4.PAE)) === 0n || (cpu.read('CS.accessRights') & CS_L) !== 0n) return false;
-    if (TSS_16.has(cpu.read('TR.accessRights') & 15n)) return false;
+    if ((cr4 & one(CR4.PAE)) === 0n || (cpu.read('CS.accessRights') & CS_L) !== 0n) return refuse(cpu);
+    if (TSS_16.has(cpu.read('TR.accessRights') & 15n)) return refuse(cpu);
   }
-  if (turnsOff && (cpu.mode === Mode.Bit64 || (cr4 & one(CR4.PCIDE)) !== 0n)) return false;
-  if (!cpu.vmxPort.allowsControlRegister('CR0', value)) return false;
+  if (turnsOff && (cpu.mode === Mode.Bit64 || (cr4 & one(CR4.PCIDE)) !== 0n)) return refuse(cpu);
+  if (!cpu.vmxPort.allowsControlRegister('CR0', value)) return refuse(cpu);
   const pae = (value & PG) !== 0n && (cr4 & one(CR4.PAE)) !== 0n && !longMode;
-  if (pae && ((value ^ old) & PDPTE_CR0) !== 0n && !loadPdptes(cpu, cpu.i32[2 * Register.CR3] as number))
+  if (pae && ((value ^ old) & PDPTE_CR0) !== 0n && !loads(cpu, cpu.i32[2 * Register.CR3] as number))
     return false;
   cpu.quads[Register.CR0] = value;
   if (turnsOn && longMode) cpu.quads[Register.IA32_EFER] = efer | one(EFER.LMA);
@@ -67,7 +80,7 @@ export function writeCr0(cpu: Processor, source: bigint): boolean {
   return true;
 }
 
-/** CR3 := `source`; false for #GP(0). */
+/** CR3 := `source`; false after raising #GP(0) or a VM exit. */
 export function writeCr3(cpu: Processor, source: bigint): boolean {
   const cr4 = cpu.read('CR4');
   const usesPcids = (cr4 & one(CR4.PCIDE)) !== 0n;
@@ -75,30 +88,29 @@ export function writeCr3(cpu: Processor, source: bigint): boolean {
   const value = keeps ? source & ~CR3_KEEPS : source;
   const lam = (cpu.features.cr4Bits & one(CR4.LAM_SUP)) !== 0n ? LAM_BITS : 0n;
   if (cpu.mode === Mode.Bit64 && (value & ~lam) >> BigInt(cpu.features.physicalAddressBits) !== 0n)
-    return false;
-  if (cpu.paePaging && !loadPdptes(cpu, Number(BigInt.asIntN(32, value)))) return false;
+    return refuse(cpu);
+  if (cpu.paePaging && !loads(cpu, Number(BigInt.asIntN(32, value)))) return false;
   cpu.quads[Register.CR3] = value;
   cr3Loaded(cpu, keeps);
   cpu.updateMode();
   return true;
 }
 
-/** CR4 := `source`; false for #GP(0). */
+/** CR4 := `source`; false after raising #GP(0) or a VM exit. */
 export function writeCr4(cpu: Processor, source: bigint): boolean {
   const old = cpu.read('CR4');
   const value = cpu.nonRoot ? cpu.vmxPort.writtenControlRegister('CR4', source) : source;
-  if ((value & ~cpu.features.cr4Bits) !== 0n) return false;
+  if ((value & ~cpu.features.cr4Bits) !== 0n) return refuse(cpu);
   const changed = value ^ old;
   if (cpu.ia32eMode) {
-    if ((value & one(CR4.PAE)) === 0n || (changed & one(CR4.LA57)) !== 0n) return false;
+    if ((value & one(CR4.PAE)) === 0n || (changed & one(CR4.LA57)) !== 0n) return refuse(cpu);
   }
   if ((value & ~old & one(CR4.PCIDE)) !== 0n && (!cpu.ia32eMode || (cpu.read('CR3') & 0xfffn) !== 0n))
-    return false;
-  if ((value & one(CR4.CET)) !== 0n && (cpu.read('CR0') & one(CR0.WP)) === 0n) return false;
-  if (!cpu.vmxPort.allowsControlRegister('CR4', value)) return false;
+    return refuse(cpu);
+  if ((value & one(CR4.CET)) !== 0n && (cpu.read('CR0') & one(CR0.WP)) === 0n) return refuse(cpu);
+  if (!cpu.vmxPort.allowsControlRegister('CR4', value)) return refuse(cpu);
   const pae = (cpu.read('CR0') & PG) !== 0n && (value & one(CR4.PAE)) !== 0n && !cpu.ia32eMode;
-  if (pae && (changed & PDPTE_CR4) !== 0n && !loadPdptes(cpu, cpu.i32[2 * Register.CR3] as number))
-    return false;
+  if (pae && (changed & PDPTE_CR4) !== 0n && !loads(cpu, cpu.i32[2 * Register.CR3] as number)) return false;
   cpu.quads[Register.CR4] = value;
   if ((changed & FLUSHING_CR4) !== 0n || (old & ~value & one(CR4.PCIDE)) !== 0n) invalidateEverything(cpu);
   cpu.updateMode();

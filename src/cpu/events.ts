@@ -58,11 +58,9 @@ const LBR_AND_BTF = 3;
 export function deliverFault(cpu: Processor): void {
   const w = cpu.i32;
   w[BREAKPOINTS_MET] = 0;
-  if (w[FAULT] === VM_EXIT_PENDING) {
-    cpu.vmxPort.exitPending();
-    return;
-  }
-  deliver(cpu, raisedException(cpu), raisedErrorCode(cpu), 0);
+  if (w[FAULT] === VM_EXIT_PENDING) cpu.vmxPort.exitPending();
+  else deliver(cpu, raisedException(cpu), raisedErrorCode(cpu), 0);
+  w[UNBLOCKED_BY_IRET] = 0;
 }
 
 /** The raised exception; in real-address mode none has an error code. */

@@ -78,6 +78,7 @@ export function storeAs(cpu: Processor, from: number, bytes: number, as: AccessC
   if (entry < 0) return false;
   const where = cpu.tlb.where[entry] as number;
   if (where === 0) {
+    if (!probeParts(cpu, lo, i32[LINEAR + 1] as number, bytes, as)) return false;
     noteDataAccess(cpu, lo, i32[LINEAR + 1] as number, bytes, true);
     return storeSlowly(cpu, from, (cpu.tlb.physical[entry] as number) + offset, bytes);
   }
@@ -101,8 +102,24 @@ export function probeStore(cpu: Processor, bytes: number): boolean {
   const hi = i32[LINEAR + 1] as number;
   const need = (READ | WRITE) << cpu.accessClass;
   if (translate(cpu, lo, hi, need) < 0) return false;
-  if ((lo & LAST_OFFSET) + bytes <= PAGE) return true;
-  return translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), need) >= 0;
+  const first = Math.min(PAGE - (lo & LAST_OFFSET), bytes);
+  if (!probeParts(cpu, lo, hi, first, cpu.accessClass)) return false;
+  if (first === bytes) return true;
+  const low = nextPageLow(lo);
+  const high = nextPageHigh(cpu, lo, hi);
+  return translate(cpu, low, high, need) >= 0 && probeParts(cpu, low, high, bytes - first, cpu.accessClass);
+}
+
+/** Bytes of the smallest part of a page that may have rights of its own (SDM §31.3.4). */
+const PART = 128;
+
+/** Whether a store within a page of which the first byte was translated may go on to its further parts. */
+function probeParts(cpu: Processor, lo: number, hi: number, bytes: number, as: AccessClass): boolean {
+  if (cpu.guestPhysical === undefined) return true;
+  for (let at = (lo & -PART) + PART; at < lo + bytes; at += PART) {
+    if (translate(cpu, at, hi, WRITE << as) < 0) return false;
+  }
+  return true;
 }
 
 function nextPageLow(lo: number): number {
@@ -143,9 +160,13 @@ function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClas
   const low = translate(cpu, lo, hi, WRITE << as);
   if (low < 0) return false;
   const physical = (cpu.tlb.physical[low] as number) + (lo & LAST_OFFSET);
-  const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), WRITE << as);
+  if (!probeParts(cpu, lo, hi, first, as)) return false;
+  const nextLow = nextPageLow(lo);
+  const nextHigh = nextPageHigh(cpu, lo, hi);
+  const high = translate(cpu, nextLow, nextHigh, WRITE << as);
   if (high < 0) return false;
   const second = cpu.tlb.physical[high] as number;
+  if (!probeParts(cpu, nextLow, nextHigh, bytes - first, as)) return false;
   noteDataAccess(cpu, lo, hi, bytes, true);
   return storeSlowly(cpu, from, physical, first) && storeSlowly(cpu, from + first, second, bytes - first);
 }

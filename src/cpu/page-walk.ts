@@ -1,7 +1,9 @@
 /**
  * The walk through the paging structures (SDM vol. 3A §5.3 to §5.5): 32-bit, PAE, 4-level and 5-level
- * paging as one table of levels. What it finds is left in {@link WALK}, which nobody keeps.
+ * paging as one table of levels. What it finds is left in {@link WALK}, which nobody keeps. With
+ * second-level translation the addresses of entries are guest-physical.
  */
+import { LINEAR_ACCESS } from './guest-physical.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
 import { KEY_SHIFT, PageRight } from './translation-cache.ts';
@@ -31,8 +33,11 @@ export const PageFault = { P: 1, WR: 2, US: 4, RSVD: 8, ID: 16, PK: 32, SS: 64 }
 /** The last walk: the page and its rights, or the error-code bits P and RSVD of the fault. */
 export const WALK = { physical: 0, rights: 0, error: 0 };
 
-/** How far a walk got: the page was found, or there is a page fault with `WALK.error`. */
-export type WalkResult = 'page' | 'fault';
+/**
+ * How far a walk got: the page was found; there is a page fault with `WALK.error`; or access to an
+ * entry has raised something else.
+ */
+export type WalkResult = 'page' | 'fault' | 'raised';
 
 function fault(error: number): WalkResult {
   WALK.error = error;
@@ -47,6 +52,9 @@ export function executeDisableEnabled(cpu: Processor): boolean {
 /** Walks for the linear address `hi`:`lo`; sets accessed flags, and the dirty flag if `writes`. */
 export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boolean): WalkResult {
   const w = cpu.i32;
+  LINEAR_ACCESS.lo = lo;
+  LINEAR_ACCESS.hi = hi;
+  LINEAR_ACCESS.structuresWritable = true;
   const cr4 = w[CR4_LOW] as number;
   if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes);
   const root = addressOf(w[CR3_LOW] as number, w[CR3_LOW + 1] as number, PAGE_FRAME);
@@ -56,7 +64,7 @@ export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boole
 }
 
 /** Physical address of an entry's frame: bits 51:12 of `hi`:`lo`, less what `mask` clears of the lower half. */
-function addressOf(lo: number, hi: number, mask: number): number {
+export function addressOf(lo: number, hi: number, mask: number): number {
   return (hi & 0xf_ffff) * TWO_32 + ((lo & mask) >>> 0);
 }
 
@@ -67,7 +75,7 @@ function reservedHigh(cpu: Processor): number {
 }
 
 /** Index of the entry at `level` (1 = page table) of a structure of 512 entries. */
-function indexAt(level: number, lo: number, hi: number): number {
+export function indexAt(level: number, lo: number, hi: number): number {
   switch (level) {
     case 1:
       return (lo >>> 12) & 0x1ff;
@@ -82,9 +90,24 @@ function indexAt(level: number, lo: number, hi: number): number {
   }
 }
 
-/** Sets the accessed and, at the leaf, the dirty flag of the entry at `at`. */
-function setFlags(cpu: Processor, at: number, entry: number, flags: number): void {
-  if ((entry & flags) !== flags) cpu.memory.write32(at, (entry | flags) >>> 0);
+/** Physical address of the entry at `at`, or −1 if access to it has raised something. */
+function entryAddress(cpu: Processor, at: number): number {
+  const second = cpu.guestPhysical;
+  if (second === undefined) return at;
+  return second.entry(at, false) ? second.found.physical : -1;
+}
+
+/** Sets the accessed and, at the leaf, the dirty flag of the entry at `at`; false if that has raised something. */
+function setFlags(cpu: Processor, at: number, entry: number, flags: number): boolean {
+  if ((entry & flags) === flags) return true;
+  const second = cpu.guestPhysical;
+  let physical = at;
+  if (second !== undefined) {
+    if (!second.entry(at, true)) return false;
+    physical = second.found.physical;
+  }
+  cpu.memory.write32(physical, (entry | flags) >>> 0);
+  return true;
 }
 
 /** 4-level and 5-level paging, and the page directories of PAE paging: entries of 64 bits. */
@@ -107,8 +130,10 @@ function walk64(
   let table = root;
   for (let level = top; ; level--) {
     const at = table + 8 * indexAt(level, lo, hi);
-    const entry = memory.read32(at) | 0;
-    const high = memory.read32(at + 4) | 0;
+    const physical = entryAddress(cpu, at);
+    if (physical < 0) return 'raised';
+    const entry = memory.read32(physical) | 0;
+    const high = memory.read32(physical + 4) | 0;
     if ((entry & P) === 0) return fault(0);
     const isPage = level === 1 || ((entry & PS) !== 0 && level <= 3);
     let wrong = (high & (reserved | alwaysReserved)) !== 0;
@@ -119,7 +144,7 @@ function walk64(
     rights &= entry;
     disabled ||= (high & XD) !== 0;
     if (!isPage) {
-      setFlags(cpu, at, entry, A);
+      if (!setFlags(cpu, at, entry, A)) return 'raised';
       table = addressOf(entry, high, PAGE_FRAME);
       continue;
     }
@@ -158,10 +183,14 @@ function leaf(
 
 const LEAF = { at: 0, entry: 0, writes: false };
 
-/** Sets the flags of the entry that maps the page of the last walk; the access was found to be allowed. */
-export function markLeaf(cpu: Processor): void {
-  setFlags(cpu, LEAF.at, LEAF.entry, LEAF.writes ? A | D : A);
+/**
+ * Sets the flags of the entry that maps the page of the last walk, once the access was found to be
+ * allowed; false if that has raised something.
+ */
+export function markLeaf(cpu: Processor): boolean {
+  if (!setFlags(cpu, LEAF.at, LEAF.entry, LEAF.writes ? A | D : A)) return false;
   if (LEAF.writes) WALK.rights |= PageRight.Dirty;
+  return true;
 }
 
 /** PAE paging: the four entries of the first level are in registers (SDM vol. 3A §5.4.1). */
@@ -179,7 +208,9 @@ function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
   const w = cpu.i32;
   const directory = ((w[CR3_LOW] as number) & PAGE_FRAME) >>> 0;
   const at = directory + 4 * (lo >>> 22);
-  const entry = memory.read32(at) | 0;
+  const physical = entryAddress(cpu, at);
+  if (physical < 0) return 'raised';
+  const entry = memory.read32(physical) | 0;
   if ((entry & P) === 0) return fault(0);
   if ((entry & PS) !== 0 && ((w[CR4_LOW] as number) & (1 << CR4.PSE)) !== 0) {
     const high = (entry >>> 13) & 0xff;
@@ -190,31 +221,40 @@ function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
     return leaf(cpu, at, entry, entry & (RW | US), false, PageRight.Huge, 0, writes);
   }
   const tableAt = ((entry & PAGE_FRAME) >>> 0) + 4 * ((lo >>> 12) & 0x3ff);
-  const page = memory.read32(tableAt) | 0;
-  setFlags(cpu, at, entry, A);
+  if (!setFlags(cpu, at, entry, A)) return 'raised';
+  const tablePhysical = entryAddress(cpu, tableAt);
+  if (tablePhysical < 0) return 'raised';
+  const page = memory.read32(tablePhysical) | 0;
   if ((page & P) === 0) return fault(0);
   WALK.physical = (page & PAGE_FRAME) >>> 0;
   return leaf(cpu, tableAt, page, entry & page & (RW | US), false, 0, 0, writes);
 }
 
+/** What came of loading PDPTEs: nothing is loaded if they are refused or the access has raised something. */
+export type PdpteLoad = 'loaded' | 'refused' | 'raised';
+
 /**
- * Loads the PDPTE registers from the table that `cr3` locates; false, and nothing loaded, if a
- * present entry has reserved bits set (SDM vol. 3A §5.4.1).
+ * Loads the PDPTE registers from the table that `cr3` locates; refused if a present entry has reserved
+ * bits set (SDM vol. 3A §5.4.1).
  */
-export function loadPdptes(cpu: Processor, cr3Low: number): boolean {
-  const { memory } = cpu;
-  const table = (cr3Low & -32) >>> 0;
+export function loadPdptes(cpu: Processor, cr3Low: number): PdpteLoad {
+  const { memory, guestPhysical: second } = cpu;
+  let table = (cr3Low & -32) >>> 0;
+  if (second !== undefined) {
+    if (!second.pdptes(table)) return 'raised';
+    table = second.found.physical;
+  }
   const reserved = reservedHigh(cpu) | 0xfff0_0000;
   for (let n = 0; n < 4; n++) {
     const entry = memory.read32(table + 8 * n);
     const high = memory.read32(table + 8 * n + 4);
-    if ((entry & P) !== 0 && ((entry & 0x1e6) !== 0 || (high & reserved) !== 0)) return false;
+    if ((entry & P) !== 0 && ((entry & 0x1e6) !== 0 || (high & reserved) !== 0)) return 'refused';
   }
   for (let n = 0; n < 4; n++) {
     cpu.i32[PDPTE0 + 2 * n] = memory.read32(table + 8 * n);
     cpu.i32[PDPTE0 + 2 * n + 1] = memory.read32(table + 8 * n + 4);
   }
-  return true;
+  return 'loaded';
 }
 
 /** Whether paging is on. */

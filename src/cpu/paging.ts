@@ -6,11 +6,12 @@
 import { PAGE_SIZE } from '../bits/address.ts';
 import { pageHasBreakpoint } from './debug-registers.ts';
 import { raisePageFault } from './exceptions.ts';
+import { type GuestPhysicalTranslation, LINEAR_ACCESS } from './guest-physical.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
 import { Access, AccessClass } from './tlb.ts';
-import { contextTag, KEY_SHIFT, PageRight } from './translation-cache.ts';
+import { contextTag, DENIED_SHIFT, KEY_SHIFT, LINEAR, PageRight } from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
 const CR3_LOW = 2 * Register.CR3;
@@ -24,7 +25,7 @@ const { Read, Write, Fetch } = Access;
 
 /**
  * TLB entry of the page of the canonical linear address `hi`:`lo` with the rights `need` (see
- * {@link Access}, shifted by the class of access), or −1 if a fault was raised.
+ * {@link Access}, shifted by the class of access), or −1 if a fault or a VM exit was raised.
  */
 export function translate(cpu: Processor, lo: number, hi: number, need: number): number {
   const entry = cpu.tlb.find(lo, hi, need);
@@ -37,10 +38,10 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
     const entry = cpu.tlb.find(lo, hi, need);
     if (entry >= 0) return entry;
   }
-  if (!pagingEnabled(cpu)) return enter(cpu, lo, hi, (lo & -PAGE_SIZE) >>> 0, ALL_RIGHTS);
+  if (!pagingEnabled(cpu)) return translateUnpaged(cpu, lo, hi, need);
   const context = currentContext(cpu);
   const { translations } = cpu;
-  const cached = translations.find(lo, hi, context);
+  const cached = translations.find(lo, hi, context, cpu.guestPhysical?.tag ?? LINEAR);
   if (cached >= 0) {
     const allowed = allowedAccesses(cpu, translations.rights[cached] as number);
     if ((allowed & need) === need)
@@ -68,18 +69,54 @@ function selectView(cpu: Processor): void {
   cpu.tlb.select(SETTING);
 }
 
+/** Without paging linear addresses are physical or, with second-level translation, guest-physical ones. */
+function translateUnpaged(cpu: Processor, lo: number, hi: number, need: number): number {
+  const page = (lo & -PAGE_SIZE) >>> 0;
+  const second = cpu.guestPhysical;
+  if (second === undefined) return enter(cpu, lo, hi, page, ALL_RIGHTS);
+  LINEAR_ACCESS.lo = lo;
+  LINEAR_ACCESS.hi = hi;
+  LINEAR_ACCESS.rights = PageRight.Unpaged;
+  LINEAR_ACCESS.structuresWritable = true;
+  if (!second.page(lo >>> 0, accessOf(need))) return -1;
+  return enterFound(cpu, lo, hi, ALL_RIGHTS & ~(second.found.denied * 0o111));
+}
+
+/** The kinds of access that `need` has, in whichever class. */
+function accessOf(need: number): number {
+  return (need | (need >> 3) | (need >> 6)) & 0o7;
+}
+
 function walk(cpu: Processor, lo: number, hi: number, need: number, context: number): number {
   const writes = (need & (Write * 0o111)) !== 0;
-  if (walkPaging(cpu, lo, hi, writes) === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
+  const result = walkPaging(cpu, lo, hi, writes);
+  if (result === 'raised') return -1;
+  if (result === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
   // The dirty flag is not set yet, and no reason for a fault.
   const allowed = allowedAccesses(cpu, WALK.rights | PageRight.Dirty);
   if ((allowed & need) !== need) {
     const keyDenies = (allowedAccesses(cpu, WALK.rights | PageRight.Dirty, false) & need) === need;
     return pageFault(cpu, lo, hi, need, PageFault.P | (keyDenies ? PageFault.PK : 0));
   }
-  markLeaf(cpu);
-  cpu.translations.enter(lo, hi, context, WALK.physical, WALK.rights);
-  return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights));
+  if (!markLeaf(cpu)) return -1;
+  const second = cpu.guestPhysical;
+  if (second === undefined) {
+    cpu.translations.enter(lo, hi, context, LINEAR, WALK.physical, WALK.rights);
+    return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights));
+  }
+  LINEAR_ACCESS.rights = WALK.rights;
+  if (!second.page(WALK.physical + (lo & (PAGE_SIZE - 1)), accessOf(need))) return -1;
+  const rights = WALK.rights | (second.found.denied << DENIED_SHIFT);
+  if (!second.found.hasSubPages)
+    cpu.translations.enter(lo, hi, context, second.tag, second.found.physical, rights);
+  return enterFound(cpu, lo, hi, allowedAccesses(cpu, rights));
+}
+
+/** Enters what second-level translation found. */
+function enterFound(cpu: Processor, lo: number, hi: number, rights: number): number {
+  const { found } = cpu.guestPhysical as GuestPhysicalTranslation;
+  if (!found.hasSubPages) return enter(cpu, lo, hi, found.physical, rights);
+  return cpu.tlb.enter(lo, hi, found.physical, 0, rights);
 }
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
@@ -95,7 +132,7 @@ function pageFault(cpu: Processor, lo: number, hi: number, need: number, error: 
   if ((need & 0o7) !== 0) code |= PageFault.US;
   if ((need & (Fetch * 0o111)) !== 0 && reportsFetches(cpu)) code |= PageFault.ID;
   cpu.tlb.forgetPage(lo, hi);
-  cpu.translations.invalidatePage(lo, hi, currentContext(cpu));
+  cpu.translations.invalidatePage(lo, hi, currentContext(cpu), true);
   raisePageFault(cpu, lo, hi, code);
   return -1;
 }
@@ -107,7 +144,8 @@ function reportsFetches(cpu: Processor): boolean {
 
 /**
  * Accesses that a page of these rights allows under the present settings, for the three classes
- * (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks.
+ * (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks; nor
+ * is what second-level translation denies.
  */
 function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
   const w = cpu.i32;
@@ -139,7 +177,7 @@ function allowedAccesses(cpu: Processor, rights: number, withKeys = true): numbe
     supervisor &= ~(all | (protects ? writesDenied : 0));
     withAc &= ~(all | (protects ? writesDenied : 0));
   }
-  const clean = ~Write | dirty;
+  const clean = (~Write | dirty) & ~(rights >>> DENIED_SHIFT);
   return (
     ((user & clean) << AccessClass.User) |
     ((supervisor & clean) << AccessClass.Supervisor) |
@@ -154,9 +192,15 @@ export function currentContext(cpu: Processor): number {
   return contextTag(cpu.vpid, pcid);
 }
 
+/** Forgets the combined mapping of the page of `hi`:`lo` in the present context: an EPT violation (SDM §31.4.3.1). */
+export function forgetLinearPage(cpu: Processor, lo: number, hi: number): void {
+  cpu.tlb.forgetPage(lo, hi);
+  cpu.translations.invalidateCombinedPage(lo, hi, currentContext(cpu), cpu.guestPhysical?.tag ?? LINEAR);
+}
+
 /** INVLPG: forgets what translates `hi`:`lo` for the current PCID, global translations included. */
 export function invalidateLinearPage(cpu: Processor, lo: number, hi: number): void {
-  cpu.translations.invalidatePage(lo, hi, currentContext(cpu));
+  cpu.translations.invalidatePage(lo, hi, currentContext(cpu), true);
   cpu.tlb.forgetAll();
   cpu.requestAttention();
 }

@@ -9,6 +9,7 @@ import { Attention } from './attention.ts';
 import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
 import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
+import type { GuestPhysicalTranslation } from './guest-physical.ts';
 import type { Segment } from './instruction.ts';
 import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
 import { type LocalApicPort, NO_LOCAL_APIC } from './local-apic-port.ts';
@@ -107,6 +108,8 @@ export class Processor {
   vpid = 0;
   /** Tells address spaces apart that are one to VPID and registers: another translation of guest-physical addresses. */
   addressSpace = 0;
+  /** Translates guest-physical addresses; undefined while paging works with physical ones. */
+  guestPhysical: GuestPhysicalTranslation | undefined = undefined;
   vmxPort: VmxPort = NO_VMX;
   /** What IN and OUT reach. */
   ports: PortSpace = NO_PORTS;

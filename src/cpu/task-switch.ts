@@ -156,10 +156,9 @@ function noteOldTask(cpu: Processor, source: TaskSwitchSource): void {
 function enterTask(cpu: Processor, format: TssFormat, nests: boolean): boolean {
   const w = cpu.i32;
   if (format.bytes === 4 && ((w[CR0_LOW] as number) & (1 << CR0.PG)) !== 0) {
-    if (cpu.paePaging && !loadPdptes(cpu, newTask.cr3)) {
-      raiseWithCode(cpu, Vector.GP, w[EXTERNAL] as number);
-      return false;
-    }
+    const pdptes = cpu.paePaging ? loadPdptes(cpu, newTask.cr3) : 'loaded';
+    if (pdptes === 'refused') raiseWithCode(cpu, Vector.GP, w[EXTERNAL] as number);
+    if (pdptes !== 'loaded') return false;
     w[CR3_LOW] = newTask.cr3;
     w[CR3_LOW + 1] = 0;
     cr3Loaded(cpu, false);

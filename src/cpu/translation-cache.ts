@@ -1,7 +1,7 @@
 /**
- * Cached translations as the manual describes them (SDM vol. 3A §5.10): page by page, tagged with the
- * PCID and the VPID under which they were made, kept until an invalidation that covers them. The TLB
- * of the fast path (tlb.ts) is a view of the entries usable under the present settings.
+ * Cached translations as the manual describes them (SDM vol. 3A §5.10, SDM §31.4): page by page, tagged
+ * with PCID, VPID and second-level translation under which they were made, kept until an invalidation
+ * that covers them. The TLB of the fast path (tlb.ts) is a view of those usable under the present settings.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
 
@@ -10,7 +10,10 @@ const WAYS = 4;
 const ENTRIES = SETS * WAYS;
 const VALID = 1;
 
-/** What is known of a cached page. Protection key in bits 31:28. */
+/**
+ * What is known of a cached page. Bits 10:8: kinds of access (bits of `Access`) that the second-level
+ * translation has to be asked about again. Protection key in bits 31:28.
+ */
 export const PageRight = {
   Write: 1,
   User: 2,
@@ -23,6 +26,7 @@ export const PageRight = {
   /** Paging was off: no rights apply. */
   Unpaged: 128,
 } as const;
+export const DENIED_SHIFT = 8;
 export const KEY_SHIFT = 28;
 
 /** Tag of a context: VPID (16 bits) and PCID (12 bits). */
@@ -30,10 +34,15 @@ export function contextTag(vpid: number, pcid: number): number {
   return (vpid << 12) | pcid;
 }
 
+/** Second-level tag of mappings that paging alone made: linear mappings. The others are combined mappings. */
+export const LINEAR = 0;
+
 export class TranslationCache {
   private readonly tagLow = new Int32Array(ENTRIES);
   private readonly tagHigh = new Int32Array(ENTRIES);
   private readonly contexts = new Int32Array(ENTRIES);
+  /** {@link LINEAR}, or the tag of the second-level translation. */
+  private readonly seconds = new Float64Array(ENTRIES);
   private readonly next = new Uint8Array(SETS);
   private occupied = false;
   /** Whether there are entries of a VPID other than 0000H. */
@@ -48,12 +57,18 @@ export class TranslationCache {
     return ((page ^ (page >>> 9)) & (SETS - 1)) * WAYS;
   }
 
-  /** Entry of the page of `hi`:`lo` that is usable in `context`, or −1. */
-  find(lo: number, hi: number, context: number): number {
+  /** Entry of the page of `hi`:`lo` that is usable in `context` and with second-level tag `second`, or −1. */
+  find(lo: number, hi: number, context: number, second: number): number {
     const tag = (lo & -PAGE_SIZE) | VALID;
     const set = this.set(lo, hi);
     for (let n = set; n < set + WAYS; n++) {
-      if (this.tagLow[n] === tag && this.tagHigh[n] === hi && this.usable(n, context)) return n;
+      if (
+        this.tagLow[n] === tag &&
+        this.tagHigh[n] === hi &&
+        this.seconds[n] === second &&
+        this.usable(n, context)
+      )
+        return n;
     }
     return -1;
   }
@@ -62,12 +77,16 @@ export class TranslationCache {
   private usable(entry: number, context: number): boolean {
     const own = this.contexts[entry] as number;
     if (own === context) return true;
-    return ((this.rights[entry] as number) & PageRight.Global) !== 0 && own >>> 12 === context >>> 12;
+    return this.isGlobal(entry) && own >>> 12 === context >>> 12;
   }
 
-  enter(lo: number, hi: number, context: number, physical: number, rights: number): void {
+  private isGlobal(entry: number): boolean {
+    return ((this.rights[entry] as number) & PageRight.Global) !== 0;
+  }
+
+  enter(lo: number, hi: number, context: number, second: number, physical: number, rights: number): void {
     const set = this.set(lo, hi);
-    let entry = this.find(lo, hi, context);
+    let entry = this.find(lo, hi, context, second);
     if (entry < 0) {
       const way = this.next[set / WAYS] as number;
       this.next[set / WAYS] = (way + 1) % WAYS;
@@ -78,41 +97,46 @@ export class TranslationCache {
     this.tagLow[entry] = (lo & -PAGE_SIZE) | VALID;
     this.tagHigh[entry] = hi;
     this.contexts[entry] = context;
+    this.seconds[entry] = second;
     this.physical[entry] = physical;
     this.rights[entry] = rights;
   }
 
-  /** Forgets what translates `hi`:`lo` in `context`, global translations included (INVLPG). */
-  invalidatePage(lo: number, hi: number, context: number): void {
-    if (!this.occupied) return;
-    for (let n = 0; n < ENTRIES; n++) if (this.usable(n, context)) this.forgetIfWithin(n, lo, hi);
+  /** Forgets what translates `hi`:`lo` in `context`; global translations only if `globals` (INVLPG, INVPCID). */
+  invalidatePage(lo: number, hi: number, context: number, globals: boolean): void {
+    this.invalidate((n) => {
+      const covered = globals ? this.usable(n, context) : this.contexts[n] === context && !this.isGlobal(n);
+      return covered && this.isWithin(n, lo, hi);
+    });
   }
 
-  /** Forgets an entry if `hi`:`lo` is in the page it was made from, which may be larger than 4 KBytes. */
-  private forgetIfWithin(n: number, lo: number, hi: number): void {
-    if ((this.tagLow[n] as number) === 0) return;
+  /** Forgets what one second-level translation has for `hi`:`lo` in `context` (SDM §31.4.3.1, EPT violations). */
+  invalidateCombinedPage(lo: number, hi: number, context: number, second: number): void {
+    this.invalidate((n) => this.seconds[n] === second && this.usable(n, context) && this.isWithin(n, lo, hi));
+  }
+
+  /** Whether `hi`:`lo` is in the page an entry was made from, which may be larger than 4 KBytes. */
+  private isWithin(n: number, lo: number, hi: number): boolean {
     const rights = this.rights[n] as number;
     let mask = -PAGE_SIZE;
     if ((rights & PageRight.Huge) !== 0) mask = -0x4000_0000;
     else if ((rights & PageRight.Large) !== 0) mask = -0x20_0000;
-    if (this.tagHigh[n] === hi && ((this.tagLow[n] as number) & mask) === (lo & mask)) this.tagLow[n] = 0;
+    return this.tagHigh[n] === hi && ((this.tagLow[n] as number) & mask) === (lo & mask);
   }
 
   /** Forgets what translates `hi`:`lo` for a VPID, under every PCID (INVVPID of an individual address). */
   invalidateVpidPage(lo: number, hi: number, vpid: number): void {
-    for (let n = 0; n < ENTRIES; n++) {
-      if ((this.contexts[n] as number) >>> 12 === vpid) this.forgetIfWithin(n, lo, hi);
-    }
+    this.invalidate((n) => this.vpidOf(n) === vpid && this.isWithin(n, lo, hi));
   }
 
   /** Forgets every VPID but 0000H. */
   invalidateAllVpids(): void {
-    this.invalidate((own) => own >>> 12 !== 0);
+    this.invalidate((n) => this.vpidOf(n) !== 0);
   }
 
   /** Forgets one context; global translations only if `globals`. */
   invalidateContext(context: number, globals: boolean): void {
-    this.invalidate((own, isGlobal) => own === context && (globals || !isGlobal));
+    this.invalidate((n) => this.contexts[n] === context && (globals || !this.isGlobal(n)));
   }
 
   /** Forgets all contexts of a VPID; global translations only if `globals`. */
@@ -121,7 +145,22 @@ export class TranslationCache {
       this.invalidateAll();
       return;
     }
-    this.invalidate((own, isGlobal) => own >>> 12 === vpid && (globals || !isGlobal));
+    this.invalidate((n) => this.vpidOf(n) === vpid && (globals || !this.isGlobal(n)));
+  }
+
+  /** Forgets the combined mappings of one second-level translation (INVEPT of a single context). */
+  invalidateSecond(second: number): void {
+    this.invalidate((n) => this.seconds[n] === second);
+  }
+
+  /** Forgets all combined mappings (INVEPT of all contexts). */
+  invalidateCombined(): void {
+    this.invalidate((n) => this.seconds[n] !== LINEAR);
+  }
+
+  /** Forgets the combined mappings of a VPID (EPTP switching without VPIDs). */
+  invalidateCombinedVpid(vpid: number): void {
+    this.invalidate((n) => this.seconds[n] !== LINEAR && this.vpidOf(n) === vpid);
   }
 
   invalidateAll(): void {
@@ -131,12 +170,12 @@ export class TranslationCache {
     this.hasVpids = false;
   }
 
-  private invalidate(covers: (context: number, isGlobal: boolean) => boolean): void {
+  private vpidOf(entry: number): number {
+    return (this.contexts[entry] as number) >>> 12;
+  }
+
+  private invalidate(covers: (entry: number) => boolean): void {
     if (!this.occupied) return;
-    for (let n = 0; n < ENTRIES; n++) {
-      const isGlobal = ((this.rights[n] as number) & PageRight.Global) !== 0;
-      if ((this.tagLow[n] as number) !== 0 && covers(this.contexts[n] as number, isGlobal))
-        this.tagLow[n] = 0;
-    }
+    for (let n = 0; n < ENTRIES; n++) if (this.tagLow[n] !== 0 && covers(n)) this.tagLow[n] = 0;
   }
 }

@@ -53,6 +53,11 @@ export class UnitPort implements VmxPort {
     return this.pending !== undefined;
   }
 
+  /** An access came to an exit: it is performed as soon as the processor asks. */
+  request(exit: ExitRequest): void {
+    this.pending = exit;
+  }
+
   exitPending(): void {
     const { pending } = this;
     this.pending = undefined;

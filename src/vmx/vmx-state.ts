@@ -103,12 +103,20 @@ export class VmxState {
   }
 }
 
+/** Cached mappings of EPT, as instructions invalidate them (SDM §31.4.3.1). */
+export interface GuestPhysicalContexts {
+  /** Whatever was made from the structures that start at `root`. */
+  invalidateContext(root: number): void;
+  invalidateAllContexts(): void;
+}
+
 /** A processor with VT-x, as entry, exit and the instructions see it. */
 export interface VmxProcessor {
   readonly cpu: Processor;
   readonly capabilities: VmxCapabilities;
   readonly vmx: VmxState;
   readonly active: ActiveSet;
+  readonly ept: GuestPhysicalContexts;
   readonly hazards: HazardMonitor;
   readonly observer: VmxObserver | undefined;
 }

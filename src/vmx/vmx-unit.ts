@@ -24,11 +24,14 @@ import {
   type VmxCapabilities,
 } from './capabilities/capabilities.ts';
 import { Misc } from './capabilities/capability-msrs.ts';
+import { controlsOf } from './effective-controls.ts';
 import type { EntryInstruction } from './entry/basic-checks.ts';
 import { CheckContext } from './entry/check-context.ts';
 import { type Explanation, explainEntry } from './entry/explain.ts';
 import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
+import { ENABLE_EPT } from './ept/ept-settings.ts';
+import { ExtendedPageTables } from './ept/extended-page-tables.ts';
 import { updateDeadline } from './events/boundary-exits.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
@@ -120,6 +123,7 @@ export class VmxUnit implements VmxProcessor {
   readonly capabilities: VmxCapabilities;
   readonly vmx = new VmxState();
   readonly active: ActiveSet;
+  readonly ept: ExtendedPageTables;
   readonly hazards: HazardMonitor;
   observer: VmxObserver | undefined = undefined;
   private readonly context: CheckContext;
@@ -146,7 +150,9 @@ export class VmxUnit implements VmxProcessor {
       capabilities,
       environmentOf(this),
     );
-    cpu.vmxPort = new UnitPort(this);
+    const port = new UnitPort(this);
+    cpu.vmxPort = port;
+    this.ept = new ExtendedPageTables(this, (exit) => port.request(exit));
   }
 
   // What the processor asks.
@@ -192,8 +198,23 @@ export class VmxUnit implements VmxProcessor {
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
     updateDeadline(this);
+    this.followEpt();
     cpu.tlb.leaveView();
     cpu.stateChanged();
+  }
+
+  /** Lets EPT translate guest-physical addresses, or nobody. */
+  private followEpt(): void {
+    const { cpu, vmx, ept } = this;
+    cpu.guestPhysical = undefined;
+    cpu.addressSpace = 0;
+    if (vmx.operation !== NON_ROOT || vmx.current === undefined) return;
+    const copy = this.active.resident(vmx.current);
+    const controls = controlsOf(copy, this.capabilities);
+    if (!controls.isOn(ENABLE_EPT)) return;
+    ept.follow(copy, controls);
+    cpu.guestPhysical = ept;
+    cpu.addressSpace = ept.addressSpace;
   }
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends
@@ -354,7 +375,20 @@ export class VmxUnit implements VmxProcessor {
   }
 
   vmfunc(form: InstructionForm = NO_OPERAND_FORM): Outcome {
-    return this.begin() ?? this.end('VMFUNC', undefined, vmfunc(this, form));
+    return this.begin() ?? this.end('VMFUNC', undefined, this.switchEptp(vmfunc(this, form)));
+  }
+
+  /** After VMFUNC: the EPTP may be another one; VPID 0000H keeps no combined mappings (SDM §28.5.7.3). */
+  private switchEptp(outcome: Outcome): Outcome {
+    const { cpu } = this;
+    if (outcome.kind !== 'VMsucceed') return outcome;
+    this.followEpt();
+    if (cpu.vpid === 0) {
+      cpu.translations.invalidateCombinedVpid(0);
+      cpu.tlb.forgetAll();
+    }
+    cpu.tlb.leaveView();
+    return outcome;
   }
 
   invept(type: bigint, descriptor: MemoryOperand, form: InstructionForm = DEFAULT_MEMORY_FORM): Outcome {
@@ -418,6 +452,8 @@ export class VmxUnit implements VmxProcessor {
     this.cpu.nonRoot = false;
     this.cpu.vpid = 0;
     this.cpu.stoppedUntilReset = false;
+    this.cpu.guestPhysical = undefined;
+    this.ept.invalidateAllContexts();
     this.cpu.reset();
     // A locked IA32_FEATURE_CONTROL survives all but a power-up reset (SDM §26.7).
     if (bit(control, 0)) this.cpu.write('IA32_FEATURE_CONTROL', control);
@@ -441,6 +477,7 @@ export class VmxUnit implements VmxProcessor {
     });
     this.cpu.translations.invalidateAll();
     this.cpu.tlb.forgetAll();
+    this.ept.invalidateAllContexts();
     this.followOperation();
   }
 }

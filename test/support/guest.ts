@@ -1,7 +1,7 @@
 /** A guest in machine code: CPU 0 in non-root operation at {@link GUEST}, both sides mapped one to one. */
 import type { LogicalProcessor } from '../../src/machine/logical-processor.ts';
 import { Machine, type MachineOptions } from '../../src/machine/machine.ts';
-import type { ControlId } from '../../src/vmcs/controls.ts';
+import { CONTROL_GROUPS, type ControlId, controlOf } from '../../src/vmcs/controls.ts';
 import type { FieldName } from '../../src/vmcs/fields.ts';
 import { assemble } from './assemble.ts';
 import type { FieldValues } from './legal-vmcs.ts';
@@ -17,6 +17,8 @@ const RAM = 0x40_0000;
 
 export interface GuestOptions extends MachineOptions {
   readonly controls?: readonly ControlId[];
+  /** Controls that are 0 although the smallest legal VMCS has them at 1. */
+  readonly off?: readonly ControlId[];
   readonly fields?: FieldValues;
   /** What is to be done before VM entry. */
   readonly setUp?: (machine: Machine) => void;
@@ -31,7 +33,7 @@ export function mapIdentity(machine: Machine): void {
 
 /** A machine whose CPU 0 has launched a 64-bit guest at CPL 0 that is about to execute `code`. */
 export function guestMachine(code: string | Uint8Array, options: GuestOptions = {}): Machine {
-  const { controls = [], fields = {}, setUp, ...rest } = options;
+  const { controls = [], off = [], fields = {}, setUp, ...rest } = options;
   const machine = new Machine({ memory: RAM, ...rest });
   const cpu = machine.cpu(0);
   mapIdentity(machine);
@@ -59,6 +61,11 @@ export function guestMachine(code: string | Uint8Array, options: GuestOptions = 
     ...fields,
   };
   launchable(cpu, vmcsRegion(0), values, controls);
+  for (const id of off) {
+    const { group, mask } = controlOf(id);
+    const { field } = CONTROL_GROUPS[group];
+    cpu.vmwrite(field, cpu.vmread(field).value & ~mask);
+  }
   setUp?.(machine);
   const outcome = cpu.vmlaunch();
   if (outcome.kind !== 'VMentry') {

@@ -10,6 +10,7 @@ import { ActiveSet } from '../../src/vmx/active-set.ts';
 import { VmxCapabilities } from '../../src/vmx/capabilities/capabilities.ts';
 import type { CapabilityMsrName } from '../../src/vmx/capabilities/capability-msrs.ts';
 import { capabilitiesOf, findProfile } from '../../src/vmx/capabilities/profiles.ts';
+import { ExtendedPageTables } from '../../src/vmx/ept/extended-page-tables.ts';
 import { HazardMonitor } from '../../src/vmx/hazards/hazard-monitor.ts';
 import { Operation, type VmxProcessor, VmxState } from '../../src/vmx/vmx-state.ts';
 import { legalVmcs, switchControl } from './legal-vmcs.ts';
@@ -86,7 +87,7 @@ export function guestProcessor(options: GuestOptions = {}): GuestProcessor {
   for (const [name, value] of Object.entries({ ...GUEST, ...options.registers })) {
     cpu.write(name as RegisterName, value);
   }
-  return {
+  const p = {
     cpu,
     capabilities,
     vmx,
@@ -94,6 +95,7 @@ export function guestProcessor(options: GuestOptions = {}): GuestProcessor {
     hazards: new HazardMonitor('report'),
     observer: undefined,
     copy,
-    field: (name) => copy.quads[Field[name]] as bigint,
+    field: (name: FieldName) => copy.quads[Field[name]] as bigint,
   };
+  return Object.assign(p, { ept: new ExtendedPageTables(p as unknown as VmxProcessor, () => {}) });
 }

@@ -60,7 +60,7 @@ const invpcid: Execute = (cpu, i) => {
   const context = contextTag(cpu.vpid, pcid);
   if (type === IndividualAddress) {
     const lo = Number(BigInt.asIntN(32, address));
-    translations.invalidatePage(lo, Number(BigInt.asIntN(32, address >> 32n)), context);
+    translations.invalidatePage(lo, Number(BigInt.asIntN(32, address >> 32n)), context, false);
   } else if (type === SingleContext) translations.invalidateContext(context, false);
   else translations.invalidateVpid(cpu.vpid, type === AllIncludingGlobals);
   cpu.tlb.forgetAll();

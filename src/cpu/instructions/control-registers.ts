@@ -59,20 +59,20 @@ const movToCr: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return GP0(cpu);
   if (intercepted(cpu, i, Intercept.MOV_TO_CR, cr)) return Next.VmExit;
   const value = source(cpu, i);
-  let allowed = true;
-  if (cr === 0) allowed = writeCr0(cpu, value);
+  let written = true;
+  if (cr === 0) written = writeCr0(cpu, value);
   else if (cr === 2) cpu.quads[Register.CR2] = value;
-  else if (cr === 3) allowed = writeCr3(cpu, value);
-  else if (cr === 4) allowed = writeCr4(cpu, value);
-  else if (value >> 4n !== 0n) allowed = false;
+  else if (cr === 3) written = writeCr3(cpu, value);
+  else if (cr === 4) written = writeCr4(cpu, value);
+  else if (value >> 4n !== 0n) return GP0(cpu);
   else if (!cpu.nonRoot || !cpu.vmxPort.writeSpecialTpr(Number(value))) cpu.quads[Register.CR8] = value;
-  return allowed ? Next.Lookup : GP0(cpu);
+  return written ? Next.Lookup : Next.Fault;
 };
 
 const clts: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return GP0(cpu);
   if (intercepted(cpu, i, Intercept.CLTS)) return Next.VmExit;
-  return writeCr0(cpu, cpu.read('CR0') & ~(1n << BigInt(CR0.TS))) ? Next.Sequential : GP0(cpu);
+  return writeCr0(cpu, cpu.read('CR0') & ~(1n << BigInt(CR0.TS))) ? Next.Sequential : Next.Fault;
 };
 
 /** LMSW loads CR0[3:0], but cannot clear PE. */
@@ -82,7 +82,7 @@ const lmsw: Execute = (cpu, i) => {
   if (intercepted(cpu, i, Intercept.LMSW, word)) return Next.VmExit;
   const old = cpu.read('CR0');
   const value = (old & ~0xen) | BigInt(word & 0xf) | (old & 1n);
-  return writeCr0(cpu, value) ? Next.Lookup : GP0(cpu);
+  return writeCr0(cpu, value) ? Next.Lookup : Next.Fault;
 };
 
 /** SMSW: CR0, or as much of it as the destination holds; UMIP keeps it to CPL 0. */

@@ -129,6 +129,9 @@ function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFe
   if (!ept && !vpid) delete values.IA32_VMX_EPT_VPID_CAP;
   else if (values.IA32_VMX_EPT_VPID_CAP !== undefined) {
     values.IA32_VMX_EPT_VPID_CAP &= (ept ? EPT_CAPABILITIES : 0n) | (vpid ? VPID_CAPABILITIES : 0n);
+    // Without shadow stacks there is nothing that EPTP bit 7 could be about.
+    if (!features.cetShadowStack)
+      values.IA32_VMX_EPT_VPID_CAP &= ~(1n << BigInt(EptVpidCap.SUPERVISOR_SHADOW_STACK));
   }
   if (((secondary >> 45n) & 1n) === 0n) delete values.IA32_VMX_VMFUNC;
   if (!offers('proc', 17)) delete values.IA32_VMX_PROCBASED_CTLS3;

@@ -9,7 +9,7 @@ import { EptVpidCap } from '../capabilities/capability-msrs.ts';
 export const EPTP_MEMORY_TYPE = 0x7n;
 export const EPTP_WALK_LENGTH = 0x38n;
 export const EPTP_ACCESSED_DIRTY = 0x40n;
-const EPTP_SUPERVISOR_SHADOW_STACK = 0x80n;
+export const EPTP_SUPERVISOR_SHADOW_STACK = 0x80n;
 export const EPTP_ADDRESS = 0xffff_ffff_ffff_f000n;
 
 /** Memory type of the paging structures that the processor supports, WB before UC. */

@@ -1,8 +1,8 @@
-/** INVEPT and INVVPID (SDM §33.3). No EPT is used yet, so that INVEPT has nothing to invalidate. */
+/** INVEPT and INVVPID (SDM §33.3): which cached mappings they invalidate is in §31.4.3.1. */
 import { isCanonical } from '../../bits/address.ts';
 import { Mode } from '../../cpu/processor.ts';
 import { EptVpidCap } from '../capabilities/capability-msrs.ts';
-import { isEptpValid } from '../ept/eptp.ts';
+import { EPTP_ADDRESS, isEptpValid } from '../ept/eptp.ts';
 import { InstructionError } from '../instruction-errors.ts';
 import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
 import { Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
@@ -66,6 +66,8 @@ export function invept(
   if (operandType(p, type) === 1n && !isEptpValid(eptp, p.capabilities, width)) {
     return vmFail(p, InstructionError.InvalidInvalidationOperand);
   }
+  if (operandType(p, type) === 1n) p.ept.invalidateContext(Number(eptp & EPTP_ADDRESS));
+  else p.ept.invalidateAllContexts();
   return vmSucceed(p);
 }
 
@@ -78,6 +80,7 @@ function invalidate(p: VmxProcessor, type: number, vpid: number, linear: bigint)
     translations.invalidateVpidPage(lo, Number(BigInt.asIntN(32, linear >> 32n)), vpid);
   } else if (type === 2) translations.invalidateAllVpids();
   else translations.invalidateVpid(vpid, type === 1);
+  p.cpu.tlb.forgetAll();
 }
 
 /** `descriptor` is 128 bits: VPID in 15:0, zeros in 63:16, linear address in 127:64. */

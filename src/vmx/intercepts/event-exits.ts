@@ -4,7 +4,7 @@
  */
 import { EventType, eventType, eventVector, HAS_ERROR_CODE, identifyEvent } from '../../cpu/event.ts';
 import { Vector } from '../../cpu/exceptions.ts';
-import { Register } from '../../cpu/registers.ts';
+import { Register, RFLAGS } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { processesNotification } from '../apic/apic-events.ts';
@@ -22,6 +22,7 @@ const BITMAP = 2 * Field.exceptionBitmap;
 const PF_MASK = 2 * Field.pageFaultErrorCodeMask;
 const PF_MATCH = 2 * Field.pageFaultErrorCodeMatch;
 const UNBLOCKED_BY_IRET = 2 * Register.unblockedByIret;
+const RF = 1 << RFLAGS.RF;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
 
 const copyOf = (p: VmxProcessor): ProcessorCopy => p.active.resident(p.vmx.current as ProcessorCopy);
@@ -52,6 +53,16 @@ function originalLength(p: VmxProcessor): Pick<ExitRequest, 'instructionLength'>
   const event = words[2 * Register.originalEvent] as number;
   if (event === 0 || eventType(event) < EventType.SoftwareInterrupt) return {};
   return { instructionLength: words[2 * Register.originalEventLength] as number };
+}
+
+/** What an exit says of the event whose delivery met its cause, if one is under way. */
+export function eventUnderDelivery(
+  p: VmxProcessor,
+): Pick<ExitRequest, 'originalEvent' | 'originalEventErrorCode' | 'instructionLength' | 'resumeFlag'> {
+  const { words } = p.cpu;
+  if (words[2 * Register.originalEvent] === 0) return {};
+  const hasResumeFlag = ((words[2 * Register.originalEventFlags] as number) & RF) !== 0;
+  return { ...originalEvent(p), ...originalLength(p), ...(hasResumeFlag && { resumeFlag: true }) };
 }
 
 /** The exit of an exception, INT1, INT3 or INTO, or undefined if it is delivered. */

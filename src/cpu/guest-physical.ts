@@ -1,0 +1,41 @@
+/**
+ * Second-level address translation as the processor knows it: while it has a
+ * {@link GuestPhysicalTranslation}, the addresses that paging works with and results in are
+ * guest-physical, and somebody else turns them into physical addresses.
+ */
+
+/** The linear access for which guest-physical addresses are translated; whoever walks fills it in. */
+export const LINEAR_ACCESS = {
+  lo: 0,
+  hi: 0,
+  /** Rights of the page as paging gives them, bits of `PageRight`; known once the page is. */
+  rights: 0,
+  /** Whether every paging-structure entry used lies where paging may write (SDM §31.3.3.2). */
+  structuresWritable: true,
+};
+
+/** What a translation found. */
+export interface GuestPhysicalPage {
+  /** Physical address: of a page, or of a paging-structure entry. */
+  physical: number;
+  /** Kinds of access, bits of `Access`, that must ask again: not allowed, or something would have to be noted. */
+  denied: number;
+  /** Whether parts of the page have rights of their own, so that every write asks. */
+  hasSubPages: boolean;
+  /** Memory type of the page: bits 2:0 the type, bit 3 whether it overrides that of paging. */
+  memoryType: number;
+}
+
+/** All answer false after raising what takes the place of the access. */
+export interface GuestPhysicalTranslation {
+  /** Tag of the mappings that are made now, other than 0. */
+  readonly tag: number;
+  /** What the last answer of true found. */
+  readonly found: GuestPhysicalPage;
+  /** Translates the address of a paging-structure entry; `writes`: to set accessed and dirty flags. */
+  entry(address: number, writes: boolean): boolean;
+  /** Translates the address from which PDPTEs are loaded (SDM vol. 3A §5.4.1). */
+  pdptes(address: number): boolean;
+  /** Translates the address that {@link LINEAR_ACCESS} comes to; `access`: bits of `Access`. */
+  page(address: number, access: number): boolean;
+}

@@ -1,0 +1,221 @@
+/**
+ * The extended page tables of one processor (SDM §31.3): they answer for the guest-physical addresses
+ * that paging works with, from cached mappings or by a walk, with what takes the place of an access
+ * that they do not allow.
+ */
+import { raise, raiseVmExit, Vector } from '../../cpu/exceptions.ts';
+import { type GuestPhysicalTranslation, LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
+import { forgetLinearPage } from '../../cpu/paging.ts';
+import { Access } from '../../cpu/tlb.ts';
+import { PageRight } from '../../cpu/translation-cache.ts';
+import { Field } from '../../vmcs/fields.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import type { EffectiveControls } from '../effective-controls.ts';
+import type { ExitRequest } from '../exit/exit-request.ts';
+import type { VmxProcessor } from '../vmx-state.ts';
+import { AddressSpaces } from './address-spaces.ts';
+import { EptBit, EptHighBit, MEMORY_TYPE_SHIFT } from './ept-entry.ts';
+import {
+  logFullExit,
+  misconfigurationExit,
+  subPageExit,
+  violationExit,
+  violationQualification,
+} from './ept-exits.ts';
+import { EptSettings } from './ept-settings.ts';
+import { EPT_WALK, EptWalk, lacksFlags, setEptFlags, walkEpt } from './ept-walk.ts';
+import { allowedByWalk, Kind } from './guest-physical-access.ts';
+import { GuestPhysicalMappings } from './guest-physical-mappings.ts';
+import { isLogFull, logModification } from './page-modification-log.ts';
+import { SubPage, subPageAllows } from './sub-page-permissions.ts';
+import { becomesVirtualizationException } from './virtualization-exceptions.ts';
+
+const TWO_32 = 0x1_0000_0000;
+const PAGE_SIZE = 0x1000;
+const ACCESSES = Access.Read | Access.Write | Access.Fetch;
+
+const pageNumber = (address: number) => Math.floor(address / PAGE_SIZE);
+
+export class ExtendedPageTables implements GuestPhysicalTranslation {
+  tag = 0;
+  readonly found = { physical: 0, denied: 0, hasSubPages: false, memoryType: 0 };
+  readonly settings = new EptSettings();
+  readonly mappings = new GuestPhysicalMappings();
+  /** Number of the address spaces that the VMCS makes. */
+  addressSpace = 0;
+  private readonly spaces = new AddressSpaces();
+  private readonly p: VmxProcessor;
+  /** Makes a VM exit pending. */
+  private readonly request: (exit: ExitRequest) => void;
+
+  constructor(p: VmxProcessor, request: (exit: ExitRequest) => void) {
+    this.p = p;
+    this.request = request;
+  }
+
+  /** Follows the VMCS whose "enable EPT" is 1: at VM entry and when its EPTP changes. */
+  follow(copy: ProcessorCopy, controls: EffectiveControls): void {
+    this.settings.read(this.p, copy, controls);
+    this.tag = tagOf(this.settings.root);
+    this.addressSpace = this.spaces.numberOf(this.settings);
+  }
+
+  /** With accessed and dirty flags for EPT every access to a guest paging-structure entry counts as a write (SDM §31.3.3.2). */
+  entry(address: number, writes: boolean): boolean {
+    const { accessedDirty } = this.settings;
+    const access = accessedDirty ? Kind.Read | Kind.Write : writes ? Kind.Write : Kind.Read;
+    if (!this.access(address, access | Kind.Entry, false)) return false;
+    if ((EPT_WALK.high & EptHighBit.PagingWrite) === 0) LINEAR_ACCESS.structuresWritable = false;
+    this.found.physical = EPT_WALK.physical + (address % PAGE_SIZE);
+    return true;
+  }
+
+  pdptes(address: number): boolean {
+    if (!this.access(address, Kind.Read | Kind.Pdptes, false)) return false;
+    this.found.physical = EPT_WALK.physical + (address % PAGE_SIZE);
+    return true;
+  }
+
+  page(address: number, access: number): boolean {
+    const isUser = (LINEAR_ACCESS.rights & (PageRight.User | PageRight.Unpaged)) !== 0;
+    if (!this.access(address, access, isUser)) return false;
+    const { found, settings } = this;
+    const { low } = EPT_WALK;
+    let allowed = allowedByWalk(settings, 0, isUser);
+    found.hasSubPages = this.hasSubPages() && (allowed & Access.Write) === 0;
+    if (settings.accessedDirty && (low & EptBit.Dirty) === 0) allowed &= ~Access.Write;
+    found.physical = EPT_WALK.physical;
+    found.denied = ACCESSES & ~allowed;
+    found.memoryType = (low >> MEMORY_TYPE_SHIFT) & 0xf;
+    return true;
+  }
+
+  /** The page of the last walk may have sub-pages that may be written. */
+  private hasSubPages(): boolean {
+    return this.settings.subPages && EPT_WALK.level === 1 && (EPT_WALK.high & EptHighBit.SubPageWrite) !== 0;
+  }
+
+  /**
+   * Performs the translation for an access; `EPT_WALK` then has what it found, `EPT_WALK.physical` being
+   * that of the page. `isUser`: the linear address is a user-mode one.
+   */
+  private access(address: number, kind: number, isUser: boolean): boolean {
+    const { mappings, tag } = this;
+    const page = pageNumber(address);
+    if (mappings.recall(page, tag) && this.allows(kind, isUser) && !this.hasToSetFlags(kind)) return true;
+    const lo = address | 0;
+    const hi = Math.floor(address / TWO_32);
+    const { settings, p } = this;
+    const { memory } = p.cpu;
+    const result = walkEpt(memory, settings, lo, hi);
+    if (result === EptWalk.Misconfigured) return this.exits(misconfigurationExit(p, address));
+    if (result !== EptWalk.Mapped) return this.violates(address, kind, result, false);
+    if (!this.allows(kind, isUser)) {
+      const missing = kind & ACCESSES & ~allowedByWalk(settings, kind, isUser);
+      const eligible = missing === Access.Write && (kind & Kind.Entry) === 0 && this.hasSubPages();
+      if (!eligible) return this.violates(address, kind, result, missing === 0);
+      if (!this.subPageAllows(address, kind, lo, hi)) return false;
+    }
+    if (settings.accessedDirty && !this.setFlags(address, kind)) return false;
+    EPT_WALK.physical -= lo & (PAGE_SIZE - 1);
+    mappings.keep(page, tag);
+    return true;
+  }
+
+  /** The rights of the last walk suffice, and guest-paging verification does not fail. */
+  private allows(kind: number, isUser: boolean): boolean {
+    const { settings } = this;
+    if ((kind & ACCESSES & ~allowedByWalk(settings, kind, isUser)) !== 0) return false;
+    const verifies =
+      settings.verifiesGuestPaging &&
+      (kind & (Kind.Entry | Kind.Pdptes)) === 0 &&
+      (EPT_WALK.high & EptHighBit.VerifyGuestPaging) !== 0;
+    return !verifies || LINEAR_ACCESS.structuresWritable;
+  }
+
+  private hasToSetFlags(kind: number): boolean {
+    return this.settings.accessedDirty && (kind & Access.Write) !== 0 && (EPT_WALK.low & EptBit.Dirty) === 0;
+  }
+
+  /** Sets accessed and dirty flags and logs the modification; false if the log is full (SDM §31.3.5, §31.3.6). */
+  private setFlags(address: number, kind: number): boolean {
+    const { p, settings } = this;
+    const { memory } = p.cpu;
+    const writes = (kind & Access.Write) !== 0;
+    if (!lacksFlags(memory, writes)) return true;
+    const modifies = writes && (EPT_WALK.low & EptBit.Dirty) === 0;
+    if (settings.logsModifications) {
+      const copy = this.copy;
+      if (isLogFull(copy)) return this.exits(logFullExit(p));
+      if (modifies) logModification(p, memory, copy, address);
+    }
+    setEptFlags(memory, writes);
+    if (modifies) EPT_WALK.low |= EptBit.Dirty;
+    return true;
+  }
+
+  /** A write that only the sub-page permissions may let through (SDM §31.3.4). */
+  private subPageAllows(address: number, kind: number, lo: number, hi: number): boolean {
+    const { p, settings } = this;
+    const pointer = Number(this.copy.quads[Field.sppTablePointer] as bigint);
+    switch (subPageAllows(p.cpu.memory, pointer, settings.reservedHigh, lo, hi)) {
+      case SubPage.Allowed:
+        return true;
+      case SubPage.Denied:
+        return this.violates(address, kind, EptWalk.Mapped, false);
+      case SubPage.Miss:
+        return this.exits(subPageExit(p, address, true));
+      case SubPage.Misconfigured:
+        return this.exits(subPageExit(p, address, false));
+    }
+  }
+
+  /** An EPT violation leaves no mapping of its address behind (SDM §31.4.3.1). */
+  private violates(address: number, kind: number, result: EptWalk, failsVerification: boolean): false {
+    const { p, settings, tag } = this;
+    this.mappings.forgetPage(pageNumber(address), tag);
+    if ((kind & (Kind.Entry | Kind.Pdptes)) === 0)
+      forgetLinearPage(p.cpu, LINEAR_ACCESS.lo, LINEAR_ACCESS.hi);
+    const qualification = violationQualification(settings, kind, result, failsVerification);
+    if (
+      settings.convertsViolations &&
+      becomesVirtualizationException(p, this.copy, result, address, qualification)
+    ) {
+      raise(p.cpu, Vector.VE);
+      return false;
+    }
+    return this.exits(violationExit(p, address, qualification));
+  }
+
+  /** INVEPT of a single context: whatever was made from the structures that start at `root` (SDM §31.4.3.1). */
+  invalidateContext(root: number): void {
+    const { cpu } = this.p;
+    this.mappings.forgetTag(tagOf(root));
+    cpu.translations.invalidateSecond(tagOf(root));
+    cpu.tlb.forgetAll();
+  }
+
+  /** INVEPT of all contexts. */
+  invalidateAllContexts(): void {
+    const { cpu } = this.p;
+    this.mappings.forgetAll();
+    cpu.translations.invalidateCombined();
+    cpu.tlb.forgetAll();
+  }
+
+  private exits(request: ExitRequest): false {
+    this.request(request);
+    raiseVmExit(this.p.cpu);
+    return false;
+  }
+
+  private get copy(): ProcessorCopy {
+    const { active, vmx } = this.p;
+    return active.resident(vmx.current as ProcessorCopy);
+  }
+}
+
+/** Tag of mappings made from the structures that start at `root`. */
+function tagOf(root: number): number {
+  return root + 1;
+}

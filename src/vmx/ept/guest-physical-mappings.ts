@@ -1,0 +1,71 @@
+/**
+ * Guest-physical mappings (SDM §31.4.1, §31.4.2): what EPT walks found, page by page, tagged with the
+ * address of the first EPT structure alone, and kept until an invalidation that covers them.
+ */
+import { EPT_WALK } from './ept-walk.ts';
+
+const ENTRIES = 1024;
+const EMPTY = -1;
+
+export class GuestPhysicalMappings {
+  private readonly pages = new Float64Array(ENTRIES).fill(EMPTY);
+  private readonly tags = new Float64Array(ENTRIES);
+  private readonly physical = new Float64Array(ENTRIES);
+  private readonly all = new Int32Array(ENTRIES);
+  private readonly upper = new Int32Array(ENTRIES);
+  private readonly low = new Int32Array(ENTRIES);
+  private readonly high = new Int32Array(ENTRIES);
+  private readonly level = new Uint8Array(ENTRIES);
+  private occupied = false;
+
+  private place(page: number): number {
+    return (page ^ Math.floor(page / ENTRIES)) & (ENTRIES - 1);
+  }
+
+  /** Makes the mapping of page number `page` the last walk, as far as it was kept; false if there is none. */
+  recall(page: number, tag: number): boolean {
+    const n = this.place(page);
+    if (this.pages[n] !== page || this.tags[n] !== tag) return false;
+    EPT_WALK.physical = this.physical[n] as number;
+    EPT_WALK.all = this.all[n] as number;
+    EPT_WALK.upper = this.upper[n] as number;
+    EPT_WALK.low = this.low[n] as number;
+    EPT_WALK.high = this.high[n] as number;
+    EPT_WALK.level = this.level[n] as number;
+    EPT_WALK.count = 0;
+    return true;
+  }
+
+  /** Keeps the last walk, which was for a byte of page number `page`. */
+  keep(page: number, tag: number): void {
+    const n = this.place(page);
+    this.occupied = true;
+    this.pages[n] = page;
+    this.tags[n] = tag;
+    // Of the page, whichever byte was walked for.
+    this.physical[n] = Math.floor(EPT_WALK.physical / 0x1000) * 0x1000;
+    this.all[n] = EPT_WALK.all;
+    this.upper[n] = EPT_WALK.upper;
+    this.low[n] = EPT_WALK.low;
+    this.high[n] = EPT_WALK.high;
+    this.level[n] = EPT_WALK.level;
+  }
+
+  /** Forgets what translates page number `page`. */
+  forgetPage(page: number, tag: number): void {
+    const n = this.place(page);
+    if (this.pages[n] === page && this.tags[n] === tag) this.pages[n] = EMPTY;
+  }
+
+  /** Forgets the mappings of one first structure. */
+  forgetTag(tag: number): void {
+    if (!this.occupied) return;
+    for (let n = 0; n < ENTRIES; n++) if (this.tags[n] === tag) this.pages[n] = EMPTY;
+  }
+
+  forgetAll(): void {
+    if (!this.occupied) return;
+    this.occupied = false;
+    this.pages.fill(EMPTY);
+  }
+}
