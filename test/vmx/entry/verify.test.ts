@@ -75,6 +75,40 @@ describe('a copy that passes', () => {
   });
 });
 
+describe('a copy that fails under another state of the processor', () => {
+  const witness: Witness = { controls: ['entry.loadIa32RtitCtl'] };
+  const tracing = contextOf(situationOf({ ...witness, environment: { traceEnabled: true } }));
+  const still = contextOf(situationOf(witness));
+  const write = (copy: ProcessorCopy, field: FieldName, value: bigint) => {
+    copy.quads[Field[field]] = value;
+    copy.unverified |= DEPENDENTS[Field[field]] as number;
+  };
+
+  it('has what held there looked at again under the first one', () => {
+    const { copy } = copyOf();
+    const [selector, controls] = (['hostTrSelector', 'vmEntryControls'] as const).map(
+      (field) => copy.quads[Field[field]] as bigint,
+    ) as [bigint, bigint];
+    expect(firstFailingCheck(copy, tracing, 5)).toBeUndefined();
+    write(copy, 'vmEntryControls', controls | (1n << 18n));
+    write(copy, 'hostTrSelector', 0n);
+    expect(firstFailingCheck(copy, still, 6)?.id).toBe('host.tr.sel-nonnull');
+    write(copy, 'hostTrSelector', selector);
+    expect(firstFailingCheck(copy, tracing, 5)?.id).toBe('ctrl.pt.load-rtit-while-tracing');
+    expect(firstFailingCheck(copy, still, 6)).toBeUndefined();
+    expect(copy).toMatchObject({ unverified: 0, verifiedState: 6 });
+  });
+
+  it('fails under the same one at the list that changed, and stays verified but for that', () => {
+    const { copy, context } = copyOf();
+    expect(firstFailingCheck(copy, context, 5)).toBeUndefined();
+    write(copy, 'guestRip', 1n << 62n);
+    const lists = copy.unverified;
+    expect(firstFailingCheck(copy, context, 5)?.id).toBe('guest.rip.high-identical');
+    expect(copy).toMatchObject({ unverified: lists, verifiedState: 5 });
+  });
+});
+
 describe('rows that look at memory', () => {
   const off = ['entry.ia32eModeGuest'] as const;
   const cases: readonly (readonly [id: string, good: Witness, bad: Witness['memory']])[] = [
@@ -115,6 +149,24 @@ describe('rows that look at memory', () => {
     expect(copy.memoryRows).toBe(1);
     const spoilt = contextOf(situationOf({ memory: [[0x3000, 3n]] }));
     expect(firstFailingCheck(copy, spoilt, 5)).toBeUndefined();
+  });
+
+  it('go on to be evaluated when fields change that they do not look at', () => {
+    const witness: Witness = {
+      controls: ['proc.useTprShadow'],
+      fields: { virtualApicAddress: 0x4000n, tprThreshold: 3n },
+      memory: [[0x4080, 0x30n]],
+    };
+    const { copy, context } = copyOf(witness);
+    const spoilt = contextOf(situationOf({ ...witness, memory: [[0x4080, 0x2fn]] }));
+    firstFailingCheck(copy, context, 5);
+    copy.unverified = DEPENDENTS[Field.guestRip] as number;
+    expect(firstFailingCheck(copy, context, 5)).toBeUndefined();
+    expect(copy).toMatchObject({ unverified: 0, memoryRows: 1 });
+    copy.unverified = DEPENDENTS[Field.guestRip] as number;
+    expect(firstFailingCheck(copy, spoilt, 5)?.id).toBe('ctrl.tpr-threshold.le-vtpr');
+    copy.unverified = DEPENDENTS[Field.guestRip] as number;
+    expect(firstFailingCheck(copy, spoilt, 6)?.id).toBe('ctrl.tpr-threshold.le-vtpr');
   });
 
   it('applies no longer once the fields say so', () => {
