@@ -6,6 +6,7 @@
 import { linearise } from './addressing.ts';
 import { noteDataAccess } from './debug-registers.ts';
 import type { Segment } from './instruction.ts';
+import { isMapped, loadMapped, storeMapped } from './memory-mapped.ts';
 import { translate } from './paging.ts';
 import { PAGE_HAS_CODE } from './physical-memory.ts';
 import type { Processor } from './processor.ts';
@@ -175,7 +176,8 @@ function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClas
 function loadSlowly(cpu: Processor, to: number, physical: number, bytes: number): boolean {
   const { memory, u8 } = cpu;
   cpu.accessWatch?.(false, physical, bytes, undefined);
-  for (let n = 0; n < bytes; n++) u8[to + n] = memory.read8(physical + n);
+  if (isMapped(cpu, physical)) loadMapped(cpu, to, physical, bytes);
+  else for (let n = 0; n < bytes; n++) u8[to + n] = memory.read8(physical + n);
   for (let n = bytes; n < 8 && bytes < 8 && (to & 7) === 0; n++) u8[to + n] = 0;
   return true;
 }
@@ -184,7 +186,8 @@ function storeSlowly(cpu: Processor, from: number, physical: number, bytes: numb
   const { memory, u8 } = cpu;
   if (cpu.accessWatch?.(true, physical, bytes, u8.subarray(from, from + bytes))) return true;
   cpu.requestAttention();
-  for (let n = 0; n < bytes; n++) memory.write8(physical + n, u8[from + n] as number);
+  if (isMapped(cpu, physical)) storeMapped(cpu, from, physical, bytes);
+  else for (let n = 0; n < bytes; n++) memory.write8(physical + n, u8[from + n] as number);
   return true;
 }
 

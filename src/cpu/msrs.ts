@@ -4,6 +4,7 @@
  */
 import { bit, mask } from '../bits/u64.ts';
 import type { CpuidFeatures } from './cpuid.ts';
+import { allowsApicBase, type LocalApic } from './local-apic.ts';
 import { checkMsrValue, type MsrAccess, type MsrRow, msrRow } from './msr-catalogue.ts';
 import { CR0, EFER, Register } from './registers.ts';
 import type { VmxPort } from './vmx-port.ts';
@@ -14,15 +15,24 @@ export const IA32_SMM_MONITOR_CTL = 0x9b;
 export const IA32_BIOS_UPDT_TRIG = 0x79;
 export const IA32_RTIT_CTL = 0x570;
 export const IA32_EFER_INDEX = 0xc000_0080;
+export const IA32_APIC_BASE = 0x1b;
+export const IA32_TSC_DEADLINE = 0x6e0;
+const IA32_TIME_STAMP_COUNTER = 0x10;
 
 /** What RDMSR and WRMSR need of a processor. */
 export interface MsrBearer {
   readonly features: CpuidFeatures;
   readonly quads: BigUint64Array;
   readonly vmxPort: VmxPort;
+  readonly localApic: LocalApic;
 }
 
 const isCapabilityMsr = (index: number) => index >= 0x480 && index <= 0x4ff;
+/** Registers of the local APIC in x2APIC mode (SDM vol. 3A §12.12.1.2). */
+const isX2apicMsr = (index: number) => index >= 0x800 && index <= 0x8ff;
+/** Of these the local APIC is told. */
+const isApicMsr = (index: number) =>
+  index === IA32_APIC_BASE || index === IA32_TSC_DEADLINE || index === IA32_TIME_STAMP_COUNTER;
 
 /** Bits of IA32_FEATURE_CONTROL that software may set (SDM §26.7). */
 export function featureControlReserved(features: CpuidFeatures): bigint {
@@ -41,6 +51,7 @@ function hasFeatureControl(features: CpuidFeatures): boolean {
 /** RDMSR: the value, or undefined where RDMSR raises #GP(0). */
 export function readMsr(cpu: MsrBearer, index: number): bigint | undefined {
   if (isCapabilityMsr(index)) return cpu.vmxPort.capabilityMsr(index);
+  if (isX2apicMsr(index)) return cpu.localApic.readMsr(index);
   if (index === IA32_FEATURE_CONTROL) {
     return hasFeatureControl(cpu.features) ? cpu.quads[Register.IA32_FEATURE_CONTROL] : undefined;
   }
@@ -53,6 +64,7 @@ export function checkMsrWrite(cpu: MsrBearer, index: number, value: bigint): Msr
   if (isCapabilityMsr(index)) {
     return cpu.vmxPort.capabilityMsr(index) === undefined ? 'does-not-exist' : 'read-only';
   }
+  if (isX2apicMsr(index)) return cpu.localApic.checkMsr(index, value);
   if (index === IA32_FEATURE_CONTROL) {
     if (!hasFeatureControl(cpu.features)) return 'does-not-exist';
     if (bit(cpu.quads[Register.IA32_FEATURE_CONTROL] as bigint, 0)) return 'read-only';
@@ -67,6 +79,8 @@ export function checkMsrWrite(cpu: MsrBearer, index: number, value: bigint): Msr
     const changesLme = bit(value, EFER.LME) !== bit(cpu.quads[Register.IA32_EFER] as bigint, EFER.LME);
     if (changesLme && bit(cpu.quads[Register.CR0] as bigint, CR0.PG)) return 'bad-value';
   }
+  if (index === IA32_APIC_BASE && !allowsApicBase(cpu.quads[Register.IA32_APIC_BASE] as bigint, value))
+    return 'bad-value';
   return 'ok';
 }
 
@@ -78,12 +92,18 @@ export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAcces
     cpu.quads[Register.IA32_FEATURE_CONTROL] = value;
     return 'ok';
   }
+  if (isX2apicMsr(index)) {
+    cpu.localApic.writeMsr(index, value);
+    return 'ok';
+  }
   const { slot, ignored } = msrRow(index) as MsrRow;
+  const old = cpu.quads[slot] as bigint;
   if (index === IA32_EFER_INDEX) {
     const lma = 1n << BigInt(EFER.LMA);
-    cpu.quads[slot] = (value & ~lma) | ((cpu.quads[slot] as bigint) & lma);
+    cpu.quads[slot] = (value & ~lma) | (old & lma);
   } else {
     cpu.quads[slot] = value & ~ignored;
+    if (isApicMsr(index)) cpu.localApic.msrWritten(index, old);
   }
   return 'ok';
 }

@@ -7,6 +7,7 @@ import { PAGE_SIZE } from '../bits/address.ts';
 import { pageHasBreakpoint } from './debug-registers.ts';
 import { raisePageFault } from './exceptions.ts';
 import { type GuestPhysicalTranslation, LINEAR_ACCESS } from './guest-physical.ts';
+import { isApicPage } from './memory-mapped.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
@@ -121,7 +122,8 @@ function enterFound(cpu: Processor, lo: number, hi: number, rights: number): num
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
 function enter(cpu: Processor, lo: number, hi: number, physical: number, rights: number): number {
-  const direct = pageHasBreakpoint(cpu, lo, hi) ? 0 : cpu.memory.directOffset(physical);
+  const isSeen = pageHasBreakpoint(cpu, lo, hi) || isApicPage(cpu, physical);
+  const direct = isSeen ? 0 : cpu.memory.directOffset(physical);
   return cpu.tlb.enter(lo, hi, physical, direct, rights);
 }
 

@@ -4,6 +4,7 @@
  * the memory itself: accesses that software makes go through a processor, which can watch them.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
+import { type MappedDevices, NO_MAPPED_DEVICES } from './memory-mapped.ts';
 
 /** One page, with aligned little-endian views of the same bytes. */
 export interface MemoryPage {
@@ -51,6 +52,8 @@ export class PhysicalMemory {
   /** State of processors, then RAM; one WebAssembly memory if there is RAM. */
   readonly buffer: ArrayBuffer;
   readonly ramBytes: number;
+  /** Devices at addresses outside RAM. */
+  devices: MappedDevices = NO_MAPPED_DEVICES;
   /** Offset of RAM in {@link buffer}; without RAM the buffer is empty, and processors keep their state themselves. */
   readonly ramStart: number;
   /** The buffer as bytes, halves, words. */

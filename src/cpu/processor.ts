@@ -10,9 +10,9 @@ import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
 import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
 import type { GuestPhysicalTranslation } from './guest-physical.ts';
-import type { Segment } from './instruction.ts';
+import type { Instruction, Segment } from './instruction.ts';
 import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
-import { type LocalApicPort, NO_LOCAL_APIC } from './local-apic-port.ts';
+import { type LocalApic, NO_LOCAL_APIC } from './local-apic.ts';
 import { Mode } from './mode.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
@@ -31,6 +31,7 @@ import {
 } from './registers.ts';
 import { powerUp } from './reset.ts';
 import { STATE_BYTES, STATE_LAYOUT } from './state-layout.ts';
+import { BETWEEN_BLOCKS } from './time.ts';
 import { AccessClass, Tlb } from './tlb.ts';
 import { TranslationCache } from './translation-cache.ts';
 import { NO_VMX, type VmxPort } from './vmx-port.ts';
@@ -139,7 +140,8 @@ export class Processor {
   readonly random = new Prng(0);
   /** What asserts the INTR pin. */
   interrupts: InterruptSource = NO_INTERRUPTS;
-  localApic: LocalApicPort = NO_LOCAL_APIC;
+  /** Its registers, and what stands behind CR8: the slot mirrors the task-priority class. */
+  localApic: LocalApic = NO_LOCAL_APIC;
   /** {@link executed} when a repeated string instruction was last left between two iterations. */
   repeatedAt = -1;
   /**
@@ -149,6 +151,15 @@ export class Processor {
   executed = 0;
   /** Whether `executed` and the time-stamp counter are those of the present instruction, also if it does not begin a block. */
   inTime = false;
+  /** The block that is executing, empty between blocks, and bits 31:0 of RIP at its start (time.ts). */
+  block: readonly Instruction[] = BETWEEN_BLOCKS;
+  blockStart = 0;
+  /** Nanoseconds that instructions let pass besides executing: UMWAIT, TPAUSE. */
+  waited = 0;
+  /** `executed` + `waited` at which a device is due to do something: no instruction waits beyond it. */
+  due = Number.POSITIVE_INFINITY;
+  /** While true, {@link Execution.run} ends after the present instruction, once. */
+  pauseRequested = false;
   /** Value of `executed` that a string instruction must not exceed. */
   executeUntil = 0;
   /** Value of `executed` at which VT-x has an event of its own: the boundary there asks the port. */
@@ -202,6 +213,7 @@ export class Processor {
     this.stateChanged();
     this.requestAttention();
     if (MODE_REGISTERS.has(slot)) this.updateMode();
+    else if (name === 'CR8') this.localApic.taskPriorityWritten(Number(value & 0xfn));
   }
 
   /** Says that state may have changed on which the fast paths of the port rely. */
@@ -270,6 +282,12 @@ export class Processor {
   /** Stops execution after the present instruction or iteration, until {@link stopRequested} is cleared. */
   requestStop(): void {
     this.stopRequested = true;
+    this.requestAttention();
+  }
+
+  /** Lets `Execution.run` return after the present instruction or iteration: when something is due has changed. */
+  requestPause(): void {
+    this.pauseRequested = true;
     this.requestAttention();
   }
 

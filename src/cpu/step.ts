@@ -11,9 +11,10 @@ import { type Instruction, Next } from './instruction.ts';
 import { advance, retreat } from './instruction-pointer.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
-import { passTime } from './time.ts';
+import { BETWEEN_BLOCKS, passTime } from './time.ts';
 
 const ATTENTION = 2 * Register.attention;
+const RIP_LOW = 2 * Register.RIP;
 
 /** Instruction execution of one processor. */
 export class Execution {
@@ -43,6 +44,10 @@ export class Execution {
       if (cpu.executed >= cpu.portDeadline) cpu.requestAttention(Attention.Vmx);
       if (cpu.i32[ATTENTION] !== 0) {
         if (cpu.stopRequested || cpu.stoppedUntilReset) break;
+        if (cpu.pauseRequested) {
+          cpu.pauseRequested = false;
+          break;
+        }
         const boundary = atBoundary(cpu);
         if (boundary === Boundary.Inactive) {
           if (!waitsForDeadline(cpu, end)) break;
@@ -82,11 +87,14 @@ export class Execution {
     let next: Next = Next.Sequential;
     let i = instructions[0] as Instruction;
     this.watch?.(i);
+    cpu.blockStart = i32[RIP_LOW] as number;
+    cpu.block = instructions;
     do {
       i = instructions[n++] as Instruction;
       advance(cpu, i.length);
       next = i.run(cpu, i);
     } while (next === Next.Sequential && n < most && i32[ATTENTION] === 0);
+    cpu.block = BETWEEN_BLOCKS;
     if (next === Next.OutOfTime) {
       cpu.executed += n - 1;
       n = 1;

@@ -1,5 +1,9 @@
-/** Virtual time: the time-stamp counter advances by one for each instruction executed and each iteration of a string instruction. */
+/**
+ * Virtual time: the time-stamp counter advances by one for each instruction executed and each iteration
+ * of a string instruction.
+ */
 import { Attention } from './attention.ts';
+import type { Instruction } from './instruction.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
 
@@ -23,4 +27,23 @@ export function skipTime(cpu: Processor, ticks: number): void {
 /** IA32_TIME_STAMP_COUNTER. */
 export function timeStampCounter(cpu: Processor): bigint {
   return cpu.quads[TSC] as bigint;
+}
+
+/** {@link Processor.block} while none is executing. */
+export const BETWEEN_BLOCKS: readonly Instruction[] = [];
+
+/**
+ * Nanoseconds that this processor has let pass: `executed` and `waited`, and within a decoded block also
+ * the instructions before the present one, which RIP tells. How code is cut into blocks changes nothing.
+ */
+export function elapsed(cpu: Processor): number {
+  const { block } = cpu;
+  const rip = cpu.i32[2 * Register.RIP] as number;
+  const mask = cpu.codeBits === 16 ? 0xffff : -1;
+  let at = cpu.blockStart;
+  for (let n = 0; n < block.length; n++) {
+    at = (at + (block[n] as Instruction).length) | 0;
+    if (((at ^ rip) & mask) === 0) return cpu.executed + cpu.waited + n;
+  }
+  return cpu.executed + cpu.waited;
 }

@@ -65,7 +65,7 @@ const movToCr: Execute = (cpu, i) => {
   else if (cr === 3) written = writeCr3(cpu, value);
   else if (cr === 4) written = writeCr4(cpu, value);
   else if (value >> 4n !== 0n) return GP0(cpu);
-  else if (!cpu.nonRoot || !cpu.vmxPort.writeSpecialTpr(Number(value))) cpu.quads[Register.CR8] = value;
+  else if (!cpu.nonRoot || !cpu.vmxPort.writeSpecialTpr(Number(value))) cpu.write('CR8', value);
   return written ? Next.Lookup : Next.Fault;
 };
 

@@ -11,7 +11,7 @@ import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
 import { ARITHMETIC_FLAGS, CR4, Register } from '../registers.ts';
-import { skipTime, timeStampCounter } from '../time.ts';
+import { elapsed, skipTime, timeStampCounter } from '../time.ts';
 import { Access } from '../tlb.ts';
 
 const { RAX, RCX, RDX } = Register;
@@ -79,8 +79,11 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
     const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(virtual) : virtual;
     // An event ends the wait; one that waits already ends it at once.
-    const most = Math.min(MOST_TICKS, Math.max(cpu.portDeadline - cpu.executed - 1, 0));
-    skipTime(cpu, delay < BigInt(most) ? Number(delay) : most);
+    const most = Math.min(MOST_TICKS, cpu.portDeadline - cpu.executed - 1, cpu.due - elapsed(cpu));
+    const ticks = delay < BigInt(Math.max(most, 0)) ? Number(delay) : Math.max(most, 0);
+    cpu.waited += ticks;
+    skipTime(cpu, ticks);
+    cpu.requestPause();
     return Next.Lookup;
   };
 }
