@@ -41,6 +41,8 @@ export interface ProcessorSnapshot {
   readonly registers: Uint32Array;
   /** Instructions executed so far. */
   readonly executed: number;
+  /** Nanoseconds that instructions let pass besides. */
+  readonly waited: number;
   /** {@link Processor.repeatedAt}. */
   readonly repeatedAt: number;
   /** State of the generator behind RDRAND and RDSEED. */
@@ -290,6 +292,7 @@ export class LogicalProcessor {
   /** RESET: a locked IA32_FEATURE_CONTROL survives it. */
   reset(): void {
     this.unit.reset();
+    this.processor.interrupts.initialised?.();
   }
 
   // Ordinary accesses to physical memory by software on this processor.
@@ -353,10 +356,11 @@ export class LogicalProcessor {
   }
 
   snapshot(): ProcessorSnapshot {
-    const { words, executed, repeatedAt, random } = this.processor;
+    const { words, executed, waited, repeatedAt, random } = this.processor;
     return {
       registers: words.slice(),
       executed,
+      waited,
       repeatedAt,
       random: random.state,
       vmx: this.unit.snapshot(),
@@ -366,9 +370,11 @@ export class LogicalProcessor {
   restore(snapshot: ProcessorSnapshot): void {
     this.processor.words.set(snapshot.registers);
     this.processor.executed = snapshot.executed;
+    this.processor.waited = snapshot.waited;
     this.processor.repeatedAt = snapshot.repeatedAt;
     this.processor.random.state = snapshot.random;
     this.processor.stopRequested = false;
+    this.processor.pauseRequested = false;
     this.processor.updateMode();
     this.unit.restore(snapshot.vmx);
   }

@@ -12,8 +12,12 @@ import {
   HazardMonitor,
   type HazardSnapshot,
 } from '../vmx/hazards/hazard-monitor.ts';
+import { type ApicSnapshot, ApicUnit } from './apic/apic-unit.ts';
+import { InterruptBus } from './apic/interrupt-bus.ts';
 import { Platform, type PlatformConnections, type PlatformSnapshot } from './devices/platform.ts';
 import { LogicalProcessor, type ProcessorSnapshot } from './logical-processor.ts';
+import { MachineClock } from './machine-clock.ts';
+import { type Interleaving, Scheduler, type SchedulerSnapshot, type TimedEvents } from './scheduler.ts';
 
 export interface MachineOptions {
   /** Number of logical processors, 1–256; 1 if left out. */
@@ -31,6 +35,8 @@ export interface MachineOptions {
   readonly memory?: number;
   /** Puts the devices of a PC behind the I/O ports, connected as this says; without it no port answers. */
   readonly devices?: PlatformConnections;
+  /** How the processors take turns. */
+  readonly interleaving?: Interleaving;
 }
 
 /** A machine at one moment. */
@@ -40,6 +46,8 @@ export interface MachineSnapshot {
   readonly hazards: HazardSnapshot;
   /** Of a machine with devices. */
   readonly platform: PlatformSnapshot | undefined;
+  readonly apics: readonly ApicSnapshot[];
+  readonly scheduler: SchedulerSnapshot;
 }
 
 export const MAX_CPUS = 256;
@@ -50,7 +58,13 @@ export class Machine {
   readonly processors: readonly LogicalProcessor[];
   /** The devices, if the machine has any. */
   readonly platform: Platform | undefined;
+  /** Local APICs by CPU. */
+  readonly apics: readonly ApicUnit[];
+  /** Lets the processors execute. */
+  readonly scheduler: Scheduler;
   readonly #monitor: HazardMonitor;
+  readonly #clock: MachineClock;
+  readonly #bus = new InterruptBus();
 
   /** @throws RangeError naming the option that is out of range */
   constructor(options: MachineOptions = {}) {
@@ -77,6 +91,24 @@ export class Machine {
         }),
     );
     this.#monitor.watch = (address) => this.#watch(address);
+    const processors = this.processors.map((cpu) => cpu.processor);
+    this.#clock = new MachineClock(processors);
+    this.apics = processors.map(
+      (cpu) =>
+        new ApicUnit(
+          cpu,
+          this.#bus,
+          () => this.time,
+          () => this.#clock.tsc(cpu.index),
+          () => this.scheduler.reschedule(),
+        ),
+    );
+    this.scheduler = new Scheduler(
+      this.processors,
+      this.#clock,
+      this.#timedEvents(),
+      options.interleaving ?? {},
+    );
     this.platform = options.devices === undefined ? undefined : this.#connect(options.devices, options);
   }
 
@@ -92,6 +124,9 @@ export class Machine {
       ramSize: memory,
       cpus,
       now: () => this.time,
+      interrupt: (asserted) => this.#bus.driveExternal(asserted),
+      deliver: (message) => this.#bus.deliver(message),
+      rescheduled: () => this.scheduler.reschedule(),
       stop: () => {
         for (const { processor } of this.processors) processor.requestStop();
       },
@@ -100,12 +135,36 @@ export class Machine {
       },
     });
     for (const { processor } of this.processors) processor.ports = platform.bus;
+    this.memory.devices = platform.ioApic;
+    this.#bus.acknowledgeExternal = () => platform.interrupts.acknowledge();
+    this.#bus.endOfInterrupt = (vector) => platform.ioApic.endOfInterrupt(vector);
     return platform;
   }
 
-  /** Virtual time in nanoseconds: an instruction takes one. */
+  #timedEvents(): TimedEvents {
+    const machine = this;
+    return {
+      next() {
+        let next = machine.platform?.nextEvent();
+        for (const apic of machine.apics) {
+          const time = apic.nextEvent();
+          if (time !== undefined && (next === undefined || time < next)) next = time;
+        }
+        return next;
+      },
+      update() {
+        machine.platform?.update();
+        for (const apic of machine.apics) apic.update();
+      },
+      get unmaskable() {
+        return machine.platform?.unmaskable ?? false;
+      },
+    };
+  }
+
+  /** Virtual time in nanoseconds: an instruction takes one, whichever processor executes it. */
   get time(): number {
-    return (this.processors[0] as LogicalProcessor).processor.executed;
+    return this.#clock.now;
   }
 
   /** Processor `index`. @throws RangeError if there is none */
@@ -138,6 +197,8 @@ export class Machine {
       processors: this.processors.map((p) => p.snapshot()),
       hazards: this.#monitor.snapshot(),
       platform: this.platform?.snapshot(),
+      apics: this.apics.map((apic) => apic.snapshot()),
+      scheduler: this.scheduler.snapshot(),
     };
   }
 
@@ -149,6 +210,10 @@ export class Machine {
       this.cpu(index).restore(kept);
     });
     if (snapshot.platform !== undefined) this.platform?.restore(snapshot.platform);
+    this.scheduler.restore(snapshot.scheduler);
+    snapshot.apics.forEach((kept, index) => {
+      this.apics[index]?.restore(kept);
+    });
     // A processor-held copy and the monitor share one record of the fields written.
     for (const processor of this.processors) processor.rejoinMonitor();
   }

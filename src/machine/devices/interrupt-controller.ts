@@ -59,6 +59,11 @@ export class InterruptController {
     return this.#state.levelTriggered;
   }
 
+  /** Whether a request at `input` could reach the output. */
+  accepts(input: number): boolean {
+    return this.#state.initialised && (this.#state.mask & (1 << input)) === 0;
+  }
+
   /** Drives input `line` (0–7). */
   drive(line: number, asserted: boolean): void {
     const s = this.#state;

@@ -27,14 +27,19 @@ export class InterruptControllers implements PortDevice {
   readonly #second = new InterruptController();
   /** Brings the requests of devices that depend on time up to date. */
   readonly #refresh: () => void;
+  /** INTR: the output of the first controller. */
+  readonly #output: InterruptLine;
+  #asserted = false;
 
-  constructor(refresh: () => void) {
+  constructor(refresh: () => void, output: InterruptLine = () => {}) {
     this.#refresh = refresh;
+    this.#output = output;
   }
 
-  /** The line of interrupt request `irq`, for a device to drive. */
-  line(irq: number): InterruptLine {
-    return (asserted) => this.drive(irq, asserted);
+  /** Whether an interrupt request `irq` could reach the processor. */
+  accepts(irq: number): boolean {
+    if (irq < 8) return this.#first.accepts(irq);
+    return this.#second.accepts(irq - 8) && this.#first.accepts(CASCADE);
   }
 
   drive(irq: number, asserted: boolean): void {
@@ -43,6 +48,15 @@ export class InterruptControllers implements PortDevice {
     } else {
       this.#second.drive(irq - 8, asserted);
       this.#cascade();
+    }
+    this.#signal();
+  }
+
+  #signal(): void {
+    const asserted = this.#first.pending !== undefined;
+    if (asserted !== this.#asserted) {
+      this.#asserted = asserted;
+      this.#output(asserted);
     }
   }
 
@@ -54,7 +68,12 @@ export class InterruptControllers implements PortDevice {
 
   /** The processor acknowledges: the vector of the interrupt, that of input 7 if it is spurious. */
   acknowledge(): number {
-    const input = this.#first.acknowledge();
+    const vector = this.#acknowledged(this.#first.acknowledge());
+    this.#signal();
+    return vector;
+  }
+
+  #acknowledged(input: number): number {
     if (input !== CASCADE) return this.#first.vector(input);
     const vector = this.#second.vector(this.#second.acknowledge());
     this.#cascadeAgain();
@@ -63,6 +82,13 @@ export class InterruptControllers implements PortDevice {
 
   read(port: number): number {
     this.#refresh();
+    // A poll acknowledges.
+    const value = this.#read(port);
+    this.#signal();
+    return value;
+  }
+
+  #read(port: number): number {
     switch (port) {
       case 0x20:
         return this.#first.readCommand();
@@ -87,6 +113,11 @@ export class InterruptControllers implements PortDevice {
 
   write(port: number, _size: PortAccessSize, value: number): void {
     this.#refresh();
+    this.#write(port, value);
+    this.#signal();
+  }
+
+  #write(port: number, value: number): void {
     switch (port) {
       case 0x20:
         this.#first.writeCommand(value);
@@ -126,5 +157,6 @@ export class InterruptControllers implements PortDevice {
   restore(state: InterruptControllersState): void {
     this.#first.restore(state.first);
     this.#second.restore(state.second);
+    this.#asserted = this.#first.pending !== undefined;
   }
 }

@@ -2,16 +2,20 @@
  * The devices of a PC on one port bus, wired to each other: interrupt lines, the A20 gate and requests
  * to stop. Everything runs on the virtual time that the machine gives.
  */
+import type { InterruptMessage } from '../apic/interrupt-message.ts';
 import { bytesAboveHole, memoryMap, upperKib } from '../memory-map.ts';
 import { DebugConsole } from './debug-console.ts';
 import { FirmwareConfiguration } from './firmware-configuration.ts';
 import { InterruptControllers } from './interrupt-controllers.ts';
+import { InterruptLines } from './interrupt-lines.ts';
 import { IntervalTimer } from './interval-timer.ts';
+import { IoApic, type IoApicState } from './io-apic.ts';
 import { type A20Gate, KeyboardController } from './keyboard-controller.ts';
+import { LineSwitch } from './line-switch.ts';
 import type { MachineStop } from './machine-stop.ts';
 import { PciHost } from './pci-host.ts';
 import { PortBus } from './port-bus.ts';
-import type { VirtualTime } from './port-device.ts';
+import type { InterruptLine, PortDevice, VirtualTime } from './port-device.ts';
 import { RealTimeClock } from './real-time-clock.ts';
 import { SerialPort } from './serial-port.ts';
 import { ExitPort, ShutdownPort } from './stop-ports.ts';
@@ -40,15 +44,50 @@ export interface PlatformOptions extends PlatformConnections {
   readonly stop?: () => void;
   /** The A20 gate was switched. */
   readonly a20?: (enabled: boolean) => void;
+  /** INTR of the 8259 pair. */
+  readonly interrupt?: InterruptLine;
+  /** Delivers a message of the I/O APIC; whether a local APIC accepted it. */
+  readonly deliver?: (message: InterruptMessage) => boolean;
+  /** What {@link Platform.nextEvent} answers may have changed. */
+  readonly rescheduled?: () => void;
 }
 
 export interface PlatformSnapshot {
   readonly devices: readonly unknown[];
   readonly stop: MachineStop | undefined;
   readonly a20: boolean;
+  readonly lines: Int32Array;
+  readonly ioApic: IoApicState;
 }
 
 const nobody = (): void => {};
+
+const TIMER_LINE = 0;
+const CASCADE_LINE = 2;
+const CLOCK_LINE = 8;
+const ISA_LINES = 16;
+/** Input of the I/O APIC for INTR of the 8259 pair. */
+const INTR_INPUT = 0;
+
+/** Input of the I/O APIC for an interrupt line: that of the timer takes the place of the cascade. */
+export function ioApicInput(line: number): number {
+  return line === TIMER_LINE ? CASCADE_LINE : line;
+}
+
+/** `device`, telling of writes to it. */
+function announcing(device: PortDevice, told: () => void): PortDevice {
+  return {
+    ports: device.ports,
+    widest: device.widest,
+    read: (port, size) => device.read(port, size),
+    write: (port, size, value) => {
+      device.write(port, size, value);
+      told();
+    },
+    snapshot: () => device.snapshot(),
+    restore: (state) => device.restore(state),
+  };
+}
 
 export class Platform {
   readonly bus: PortBus;
@@ -56,6 +95,8 @@ export class Platform {
   readonly interrupts: InterruptControllers;
   readonly timer: IntervalTimer;
   readonly clock: RealTimeClock;
+  readonly ioApic: IoApic;
+  readonly #lines: InterruptLines;
   readonly #a20: A20Gate;
   #stop: MachineStop | undefined;
 
@@ -66,12 +107,23 @@ export class Platform {
       stopped();
     };
     this.#a20 = gate(options.a20 ?? nobody);
-    this.interrupts = new InterruptControllers(() => this.update());
-    this.timer = new IntervalTimer(now, this.interrupts.line(0));
-    this.serial = new SerialPort(options.serial ?? nobody, this.interrupts.line(4));
+    const rescheduled = options.rescheduled ?? nobody;
+    const intr = options.interrupt ?? nobody;
+    this.ioApic = new IoApic(options.deliver ?? (() => false), rescheduled);
+    this.interrupts = new InterruptControllers(
+      () => this.update(),
+      (asserted) => {
+        intr(asserted);
+        this.ioApic.drive(INTR_INPUT, asserted);
+      },
+    );
+    this.#lines = new InterruptLines((line, high) => this.#drive(line, high));
+    const line = (n: number) => this.#lines.driver(n);
+    this.timer = new IntervalTimer(now, line(TIMER_LINE));
+    this.serial = new SerialPort(options.serial ?? nobody, line(4));
     this.clock = new RealTimeClock(
       now,
-      this.interrupts.line(8),
+      line(CLOCK_LINE),
       options.date ?? DEFAULT_DATE,
       cmosContents(options),
     );
@@ -86,12 +138,13 @@ export class Platform {
         commandLine: options.commandLine ?? '',
         files: new Map([['etc/e820', e820Table(options.ramSize)]]),
       }),
-      this.interrupts,
-      this.timer,
-      this.clock,
-      new KeyboardController(stop, this.#a20, this.interrupts.line(1), this.interrupts.line(12)),
+      announcing(this.interrupts, rescheduled),
+      announcing(this.timer, rescheduled),
+      announcing(this.clock, rescheduled),
+      new KeyboardController(stop, this.#a20, line(1), line(12)),
       new SystemControlPort(stop, this.#a20),
       new PciHost(stop),
+      new LineSwitch(line),
     ]);
   }
 
@@ -106,18 +159,45 @@ export class Platform {
     this.clock.update();
   }
 
-  /** Virtual time of the next event that may interrupt, or undefined. */
+  /** Line 2 is where the second 8259A requests of the first. */
+  #drive(line: number, high: boolean): void {
+    if (line === CASCADE_LINE) return;
+    if (line < ISA_LINES) this.interrupts.drive(line, high);
+    this.ioApic.drive(ioApicInput(line), high);
+  }
+
+  /** Virtual time of the next event that would interrupt a processor, or undefined. */
   nextEvent(): number | undefined {
-    const times = [this.timer.nextEvent(), this.clock.nextEvent()].filter((t) => t !== undefined);
-    return times.length === 0 ? undefined : Math.min(...times);
+    const timer = this.#reaches(TIMER_LINE) ? this.timer.nextEvent() : undefined;
+    const clock = this.#reaches(CLOCK_LINE) ? this.clock.nextEvent() : undefined;
+    if (timer === undefined || clock === undefined) return timer ?? clock;
+    return Math.min(timer, clock);
+  }
+
+  /** Whether an event of {@link nextEvent} also reaches processors that have interrupts disabled. */
+  get unmaskable(): boolean {
+    return [TIMER_LINE, CLOCK_LINE].some((line) => this.ioApic.isUnmaskable(ioApicInput(line)));
+  }
+
+  /** Whether an interrupt on `line` is not masked everywhere. */
+  #reaches(line: number): boolean {
+    return this.interrupts.accepts(line) || this.ioApic.accepts(ioApicInput(line));
   }
 
   snapshot(): PlatformSnapshot {
-    return { devices: this.bus.snapshot(), stop: this.#stop, a20: this.#a20.enabled };
+    return {
+      devices: this.bus.snapshot(),
+      stop: this.#stop,
+      a20: this.#a20.enabled,
+      lines: this.#lines.snapshot(),
+      ioApic: this.ioApic.snapshot(),
+    };
   }
 
   restore(snapshot: PlatformSnapshot): void {
     this.#a20.enabled = snapshot.a20;
+    this.#lines.restore(snapshot.lines);
+    this.ioApic.restore(snapshot.ioApic);
     this.bus.restore(snapshot.devices);
     this.#stop = snapshot.stop;
   }

@@ -1,0 +1,209 @@
+/**
+ * Lets the processors of a machine execute by turns, and what is due happen in between: round robin, or
+ * turns of random processors and lengths from a seed. While no processor is active, time jumps to the next
+ * event. How a run is divided into calls changes nothing.
+ */
+import { Prng } from '../bits/prng.ts';
+import { Attention } from '../cpu/attention.ts';
+import { Register, RFLAGS } from '../cpu/registers.ts';
+import { elapsed } from '../cpu/time.ts';
+import type { LogicalProcessor } from './logical-processor.ts';
+import type { ClockSnapshot, MachineClock } from './machine-clock.ts';
+
+export interface Interleaving {
+  /** Most instructions of a turn; {@link DEFAULT_QUANTUM} if left out. */
+  readonly quantum?: number;
+  /** Turns are drawn from this seed; round robin if left out. */
+  readonly seed?: number;
+}
+
+/** What happens at its time, whoever executes. */
+export interface TimedEvents {
+  /** Virtual time of the next event, or undefined. */
+  next(): number | undefined;
+  /** Lets everything happen that is due. */
+  update(): void;
+  /** Whether an event can also reach processors that have interrupts disabled. */
+  readonly unmaskable: boolean;
+}
+
+export interface SchedulerSnapshot {
+  readonly clock: ClockSnapshot;
+  readonly current: number;
+  readonly left: number;
+  readonly random: number;
+}
+
+export const DEFAULT_QUANTUM = 1000;
+
+/** Events without effect after which a call returns. */
+const MOST_IDLE_EVENTS = 1000;
+
+const ATTENTION = 2 * Register.attention;
+const ACTIVITY = 2 * Register.activityState;
+const RFLAGS_LOW = 2 * Register.RFLAGS;
+const ACTIVE = 0;
+const HLT = 1;
+const SHUTDOWN = 2;
+const MAY_WAKE = Attention.Event | Attention.Lookup;
+
+export class Scheduler {
+  readonly #cpus: readonly LogicalProcessor[];
+  readonly #clock: MachineClock;
+  readonly #events: TimedEvents;
+  readonly #quantum: number;
+  readonly #isRandom: boolean;
+  readonly #random: Prng;
+  /** CPU whose turn it is, and instructions left of it. */
+  #current = 0;
+  #left = 0;
+  /** The processor that executes at this moment. */
+  #running: LogicalProcessor | undefined;
+
+  /** @throws RangeError for a quantum that is no positive integer */
+  constructor(
+    cpus: readonly LogicalProcessor[],
+    clock: MachineClock,
+    events: TimedEvents,
+    { quantum = DEFAULT_QUANTUM, seed }: Interleaving,
+  ) {
+    if (!Number.isInteger(quantum) || quantum < 1) {
+      throw new RangeError(`the quantum must be a positive integer, not ${quantum}`);
+    }
+    this.#cpus = cpus;
+    this.#clock = clock;
+    this.#events = events;
+    this.#quantum = quantum;
+    this.#isRandom = seed !== undefined;
+    this.#random = new Prng(seed ?? 0);
+  }
+
+  /**
+   * Executes at most `instructions` instructions on all processors together. Answers whether the machine
+   * waits for good: no processor is active, and nothing will wake one.
+   */
+  run(instructions: number): boolean {
+    let left = instructions;
+    let idleEvents = 0;
+    let waits = false;
+    while (left > 0 && !this.#hasEnded()) {
+      const { now } = this.#clock;
+      const next = this.#events.next();
+      if (next !== undefined && next <= now) this.#events.update();
+      const waking = this.#findWaking();
+      if (waking >= 0) {
+        left -= this.#look(waking);
+      } else if (this.#hasTurn() || this.#nextTurn()) {
+        left -= this.#execute(Math.min(left, this.#left), next === undefined ? undefined : next - now);
+      } else {
+        waits = next === undefined || !this.#cpus.some((cpu) => this.#canWake(cpu));
+        if (waits || ++idleEvents > MOST_IDLE_EVENTS) break;
+        this.#clock.skip(Math.max((next as number) - now, 0));
+      }
+    }
+    for (let n = 0; n < this.#cpus.length; n++) this.#clock.catchUp(n);
+    return waits;
+  }
+
+  /** What is due has changed: who executes is interrupted, so that the next event is looked up again. */
+  reschedule(): void {
+    this.#running?.processor.requestPause();
+  }
+
+  #hasEnded(): boolean {
+    for (const { processor } of this.#cpus) {
+      if (processor.stopRequested || processor.stoppedUntilReset) return true;
+      if (processor.i32[ACTIVITY] === SHUTDOWN && !processor.nonRoot) return true;
+    }
+    return false;
+  }
+
+  /** An inactive processor at which something has arrived since the last look, −1 if there is none. */
+  #findWaking(): number {
+    if (this.#hasTurn()) return -1;
+    return this.#cpus.findIndex(
+      ({ processor: { i32 } }) => i32[ACTIVITY] !== ACTIVE && ((i32[ATTENTION] as number) & MAY_WAKE) !== 0,
+    );
+  }
+
+  /** Lets an inactive processor take an event; answers the number of instructions that counts for. */
+  #look(index: number): number {
+    const { processor } = this.#cpus[index] as LogicalProcessor;
+    const taken = this.#run(index, 1);
+    // What holds the event back will ask for attention when it ends.
+    if (taken === 0) processor.i32[ATTENTION] = (processor.i32[ATTENTION] as number) & ~MAY_WAKE;
+    return taken;
+  }
+
+  #hasTurn(): boolean {
+    return this.#left > 0 && this.#isActive(this.#current);
+  }
+
+  #isActive(index: number): boolean {
+    return (this.#cpus[index] as LogicalProcessor).processor.i32[ACTIVITY] === ACTIVE;
+  }
+
+  /** Gives the turn to another active processor; false if none is active. */
+  #nextTurn(): boolean {
+    const count = this.#cpus.length;
+    if (this.#isRandom) {
+      const active = this.#cpus.filter((_, index) => this.#isActive(index));
+      if (active.length === 0) return false;
+      this.#current = (active[this.#random.below(active.length)] as LogicalProcessor).index;
+      this.#left = 1 + this.#random.below(this.#quantum);
+      return true;
+    }
+    for (let n = 1; n <= count; n++) {
+      const candidate = (this.#current + n) % count;
+      if (!this.#isActive(candidate)) continue;
+      this.#current = candidate;
+      this.#left = this.#quantum;
+      return true;
+    }
+    return false;
+  }
+
+  /** Executes on the processor whose turn it is; the next event is in `until` nanoseconds. */
+  #execute(most: number, until: number | undefined): number {
+    const { processor } = this.#cpus[this.#current] as LogicalProcessor;
+    const { waited } = processor;
+    const span = until === undefined ? most : Math.min(most, Math.max(1, until));
+    processor.due = until === undefined ? Number.POSITIVE_INFINITY : elapsed(processor) + until;
+    const executed = this.#run(this.#current, span);
+    // Whoever waits gives up the rest of its turn.
+    this.#left = processor.waited === waited ? this.#left - executed : 0;
+    return executed;
+  }
+
+  #run(index: number, count: number): number {
+    const cpu = this.#cpus[index] as LogicalProcessor;
+    const before = cpu.processor.executed;
+    this.#clock.catchUp(index);
+    cpu.processor.pauseRequested = false;
+    this.#running = cpu;
+    cpu.run(count);
+    this.#running = undefined;
+    return cpu.processor.executed - before;
+  }
+
+  #canWake({ processor: { i32, nonRoot } }: LogicalProcessor): boolean {
+    if (i32[ACTIVITY] !== HLT) return false;
+    return nonRoot || this.#events.unmaskable || ((i32[RFLAGS_LOW] as number) & (1 << RFLAGS.IF)) !== 0;
+  }
+
+  snapshot(): SchedulerSnapshot {
+    return {
+      clock: this.#clock.snapshot(),
+      current: this.#current,
+      left: this.#left,
+      random: this.#random.state,
+    };
+  }
+
+  restore(snapshot: SchedulerSnapshot): void {
+    this.#clock.restore(snapshot.clock);
+    this.#current = snapshot.current;
+    this.#left = snapshot.left;
+    this.#random.state = snapshot.random;
+  }
+}
