@@ -19,7 +19,6 @@ export function isModelled(name: InstructionSet): boolean {
 }
 
 const PERFORMANCE = 'nothing counts events';
-const APIC = 'there is no local APIC yet';
 
 /** Features that no machine that runs code has: the value instead, and why. */
 export const NOT_RUNNING = {
@@ -39,8 +38,6 @@ export const NOT_RUNNING = {
   fixedCounters: [0, PERFORMANCE],
   performanceMetrics: [false, PERFORMANCE],
   totalMemoryEncryption: [false, 'memory is not encrypted'],
-  tscDeadline: [false, APIC],
-  x2apic: [false, APIC],
   /** BTF. */
   debugctlBits: [2, 'branches are not recorded: of IA32_DEBUGCTL there is BTF'],
 } as const satisfies { readonly [Name in keyof CpuidFeatures]?: readonly [CpuidFeatures[Name], string] };

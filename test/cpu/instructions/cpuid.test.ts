@@ -129,8 +129,13 @@ describe('CPUID', () => {
     expect(cpuid(0xd, 2, structure)).toEqual([0, 0, 0, 0]);
   });
 
-  it('has no local APIC, no performance counters and no trace', () => {
-    expect(has(cpuid(1)[3], 9)).toBe(false);
+  it('has a local APIC while IA32_APIC_BASE enables it', () => {
+    expect(has(cpuid(1)[3], 9)).toBe(true);
+    expect(has(cpuid(1, 0, {}, { IA32_APIC_BASE: 0xfee0_0100n })[3], 9)).toBe(false);
+    expect([has(cpuid(1)[2], 21), has(cpuid(1)[2], 24)]).toEqual([true, true]);
+  });
+
+  it('has no performance counters and no trace', () => {
     for (const leaf of [6, 0xa, 0x14, 0x19]) expect(cpuid(leaf)).toEqual([0, 0, 0, 0]);
   });
 
