@@ -22,10 +22,13 @@ export interface LocalApic {
   msrWritten(index: number, old: bigint): void;
   /** CR8 was written: the task-priority class, 0–15. */
   taskPriorityWritten(priorityClass: number): void;
-  /** Ends the interrupt in service of highest priority, as a write to the EOI register does. */
-  endInterrupt(): void;
-  /** Sends a fixed interrupt to the APIC with identifier `destination`. */
-  send(vector: number, destination: number): void;
+  /** Writes 0 to the EOI register. */
+  writeEoi(): void;
+  /**
+   * Sends an interrupt with fixed delivery mode, edge-triggered, to the physical APIC ID in
+   * `destination`: the whole of it in x2APIC mode, bits 15:8 in xAPIC mode.
+   */
+  sendFixed(vector: number, destination: number): void;
 }
 
 /** A processor without a local APIC. */
@@ -38,8 +41,8 @@ export const NO_LOCAL_APIC: LocalApic = {
   writeMsr: () => {},
   msrWritten: () => {},
   taskPriorityWritten: () => {},
-  endInterrupt: () => {},
-  send: () => {},
+  writeEoi: () => {},
+  sendFixed: () => {},
 };
 
 /** Bits of IA32_APIC_BASE (SDM vol. 3A §12.4.4, §12.12.1). */

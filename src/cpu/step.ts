@@ -68,6 +68,18 @@ export class Execution {
     materialise(cpu);
   }
 
+  /** Takes the event that is due at this boundary, if there is one; no time is waited for. */
+  look(): boolean {
+    const { cpu } = this;
+    this.counted = cpu.executed;
+    if (cpu.executed >= cpu.portDeadline) cpu.requestAttention(Attention.Vmx);
+    if (cpu.i32[ATTENTION] === 0 || atBoundary(cpu) !== Boundary.EventTaken) return false;
+    cpu.executed++;
+    this.followTime();
+    materialise(cpu);
+    return true;
+  }
+
   /** Lets the time-stamp counter follow what was executed. */
   private followTime(): void {
     const { executed } = this.cpu;

@@ -178,6 +178,11 @@ export class LogicalProcessor {
     this.#execution.run(count);
   }
 
+  /** Takes the event that is due, if there is one, and executes nothing. */
+  look(): boolean {
+    return this.#execution.look();
+  }
+
   /**
    * Lets `watch` see the text of each instruction before it is executed (of a repeated string
    * instruction, of each time it is started or continued), or nobody.

@@ -5,7 +5,7 @@
  */
 import type { Processor } from '../cpu/processor.ts';
 import { Register } from '../cpu/registers.ts';
-import { elapsed } from '../cpu/time.ts';
+import { elapsed, passTime } from '../cpu/time.ts';
 
 const TSC = Register.IA32_TIME_STAMP_COUNTER;
 
@@ -46,9 +46,17 @@ export class MachineClock {
   catchUp(index: number): void {
     const missed = this.#missed(index);
     if (missed === 0) return;
-    const { quads } = this.#processors[index] as Processor;
-    quads[TSC] = BigInt.asUintN(64, (quads[TSC] as bigint) + BigInt(missed));
+    const cpu = this.#processors[index] as Processor;
+    passTime(cpu, missed);
+    // What VT-x waits for is a value of the time-stamp counter.
+    cpu.portDeadline -= missed;
     this.#seen[index] = (this.#seen[index] as number) + missed;
+  }
+
+  /** Virtual time of the next event of VT-x on CPU `index`, which executes nothing; Infinity if there is none. */
+  portDeadline(index: number): number {
+    const cpu = this.#processors[index] as Processor;
+    return this.now + cpu.portDeadline - cpu.executed - this.#missed(index);
   }
 
   /** The time-stamp counter of CPU `index` now. */

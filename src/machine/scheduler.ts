@@ -45,7 +45,7 @@ const RFLAGS_LOW = 2 * Register.RFLAGS;
 const ACTIVE = 0;
 const HLT = 1;
 const SHUTDOWN = 2;
-const MAY_WAKE = Attention.Event | Attention.Lookup;
+const MAY_WAKE = Attention.Event | Attention.Lookup | Attention.Vmx;
 
 export class Scheduler {
   readonly #cpus: readonly LogicalProcessor[];
@@ -88,17 +88,17 @@ export class Scheduler {
     let waits = false;
     while (left > 0 && !this.#hasEnded()) {
       const { now } = this.#clock;
-      const next = this.#events.next();
-      if (next !== undefined && next <= now) this.#events.update();
+      const next = this.#nextEvent();
+      if (next <= now) this.#letHappen(now);
       const waking = this.#findWaking();
       if (waking >= 0) {
         left -= this.#look(waking);
       } else if (this.#hasTurn() || this.#nextTurn()) {
-        left -= this.#execute(Math.min(left, this.#left), next === undefined ? undefined : next - now);
+        left -= this.#execute(Math.min(left, this.#left), next - now);
       } else {
-        waits = next === undefined || !this.#cpus.some((cpu) => this.#canWake(cpu));
+        waits = next === Infinity || !this.#cpus.some((cpu) => this.#canWake(cpu));
         if (waits || ++idleEvents > MOST_IDLE_EVENTS) break;
-        this.#clock.skip(Math.max((next as number) - now, 0));
+        this.#clock.skip(Math.max(next - now, 0));
       }
     }
     for (let n = 0; n < this.#cpus.length; n++) this.#clock.catchUp(n);
@@ -128,11 +128,30 @@ export class Scheduler {
 
   /** Lets an inactive processor take an event; answers the number of instructions that counts for. */
   #look(index: number): number {
-    const { processor } = this.#cpus[index] as LogicalProcessor;
-    const taken = this.#run(index, 1);
+    const cpu = this.#cpus[index] as LogicalProcessor;
+    const { i32 } = cpu.processor;
+    this.#clock.catchUp(index);
+    if (cpu.look()) return 1;
     // What holds the event back will ask for attention when it ends.
-    if (taken === 0) processor.i32[ATTENTION] = (processor.i32[ATTENTION] as number) & ~MAY_WAKE;
-    return taken;
+    i32[ATTENTION] = (i32[ATTENTION] as number) & ~MAY_WAKE;
+    return 0;
+  }
+
+  /** Virtual time of what happens next, Infinity if nothing does. */
+  #nextEvent(): number {
+    let next = this.#events.next() ?? Number.POSITIVE_INFINITY;
+    for (let n = 0; n < this.#cpus.length; n++) {
+      if (!this.#isActive(n)) next = Math.min(next, this.#clock.portDeadline(n));
+    }
+    return next;
+  }
+
+  #letHappen(now: number): void {
+    this.#events.update();
+    for (let n = 0; n < this.#cpus.length; n++) {
+      if (this.#isActive(n) || this.#clock.portDeadline(n) > now) continue;
+      (this.#cpus[n] as LogicalProcessor).processor.requestAttention(Attention.Vmx);
+    }
   }
 
   #hasTurn(): boolean {
@@ -164,12 +183,11 @@ export class Scheduler {
   }
 
   /** Executes on the processor whose turn it is; the next event is in `until` nanoseconds. */
-  #execute(most: number, until: number | undefined): number {
+  #execute(most: number, until: number): number {
     const { processor } = this.#cpus[this.#current] as LogicalProcessor;
     const { waited } = processor;
-    const span = until === undefined ? most : Math.min(most, Math.max(1, until));
-    processor.due = until === undefined ? Number.POSITIVE_INFINITY : elapsed(processor) + until;
-    const executed = this.#run(this.#current, span);
+    processor.due = elapsed(processor) + until;
+    const executed = this.#run(this.#current, Math.min(most, Math.max(1, until)));
     // Whoever waits gives up the rest of its turn.
     this.#left = processor.waited === waited ? this.#left - executed : 0;
     return executed;
@@ -187,8 +205,9 @@ export class Scheduler {
   }
 
   #canWake({ processor: { i32, nonRoot } }: LogicalProcessor): boolean {
+    if (nonRoot) return true;
     if (i32[ACTIVITY] !== HLT) return false;
-    return nonRoot || this.#events.unmaskable || ((i32[RFLAGS_LOW] as number) & (1 << RFLAGS.IF)) !== 0;
+    return this.#events.unmaskable || ((i32[RFLAGS_LOW] as number) & (1 << RFLAGS.IF)) !== 0;
   }
 
   snapshot(): SchedulerSnapshot {

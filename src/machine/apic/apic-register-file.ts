@@ -46,12 +46,12 @@ export class ApicRegisterFile implements LocalApic {
     this.#unit.setTaskPriority(priorityClass << 4);
   }
 
-  endInterrupt(): void {
+  writeEoi(): void {
     this.#unit.endInterrupt();
   }
 
-  send(vector: number, destination: number): void {
-    this.#unit.command(vector, destination);
+  sendFixed(vector: number, destination: number): void {
+    this.#unit.command(vector, this.#unit.isX2apic ? destination : (destination >>> 8) & 0xff);
   }
 
   load(offset: number): number {

@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { NO_LOCAL_APIC } from '../../../src/cpu/local-apic.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
 import { exitFields, GUEST, type GuestOptions, runToExit } from '../../support/guest.ts';
@@ -20,6 +21,7 @@ function connect(machine: Machine, queue: number[]): string[] {
     },
   };
   processor.localApic = {
+    ...NO_LOCAL_APIC,
     writeEoi: () => log.push('EOI'),
     sendFixed: (vector, destination) => log.push(`send ${vector.toString(16)} to ${destination}`),
   };
