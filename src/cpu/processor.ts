@@ -156,8 +156,11 @@ export class Processor {
   blockStart = 0;
   /** Nanoseconds that instructions let pass besides executing: UMWAIT, TPAUSE. */
   waited = 0;
-  /** `executed` + `waited` at which a device is due to do something: no instruction waits beyond it. */
-  due = Number.POSITIVE_INFINITY;
+  /**
+   * `executed` + `waited` beyond which no instruction waits, because a device is due to do something; who
+   * has waited lets `Execution.run` return. Infinity if nobody gives processors their turns.
+   */
+  due = Infinity;
   /** While true, {@link Execution.run} ends after the present instruction, once. */
   pauseRequested = false;
   /** Value of `executed` that a string instruction must not exceed. */

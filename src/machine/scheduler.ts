@@ -186,8 +186,9 @@ export class Scheduler {
   #execute(most: number, until: number): number {
     const { processor } = this.#cpus[this.#current] as LogicalProcessor;
     const { waited } = processor;
-    processor.due = elapsed(processor) + until;
+    processor.due = Math.min(elapsed(processor) + until, Number.MAX_SAFE_INTEGER);
     const executed = this.#run(this.#current, Math.min(most, Math.max(1, until)));
+    processor.due = Infinity;
     // Whoever waits gives up the rest of its turn.
     this.#left = processor.waited === waited ? this.#left - executed : 0;
     return executed;

@@ -83,7 +83,7 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     const ticks = delay < BigInt(Math.max(most, 0)) ? Number(delay) : Math.max(most, 0);
     cpu.waited += ticks;
     skipTime(cpu, ticks);
-    cpu.requestPause();
+    if (cpu.due !== Infinity) cpu.requestPause();
     return Next.Lookup;
   };
 }
