@@ -137,6 +137,7 @@ export class ApicUnit implements InterruptSource {
   /** RESET: the lines stay as they are driven. */
   reset(): void {
     this.#reset();
+    this.#cpu.tlb.forgetAll();
     this.#evaluate();
   }
 
@@ -372,6 +373,7 @@ export class ApicUnit implements InterruptSource {
     this.table.restore(snapshot.table);
     this.priorities.restore(snapshot.priorities);
     this.timer.restore(snapshot.timer);
+    this.#cpu.tlb.forgetAll();
     this.#evaluate();
   }
 }
