@@ -35,6 +35,7 @@ export class CaseState {
   undefinedFlags = 0;
   undefinedRegisters = 0;
   undefinedStatusWord = 0;
+  undefinedLastPlaces = 0;
   /** Whether the instruction emitted has a REX prefix in effect: byte registers 4–7 are then SPL … DIL. */
   hasRex = false;
   protected code: number[] = [];
@@ -77,6 +78,7 @@ export class CaseState {
         flags: this.undefinedFlags,
         registers: this.undefinedRegisters,
         statusWord: this.undefinedStatusWord,
+        lastPlaces: this.undefinedLastPlaces,
       },
     };
   }

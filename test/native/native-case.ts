@@ -26,6 +26,8 @@ export interface Undefined {
   readonly registers: number;
   /** Bits of the x87 status word. */
   readonly statusWord: number;
+  /** By how many units in the last place the x87 registers may differ. */
+  readonly lastPlaces: number;
 }
 
 export interface NativeCase {

@@ -99,6 +99,7 @@ function caseFields(c: NativeCase): string {
     uf: number(c.undefined.flags, 0),
     ur: number(c.undefined.registers, 0),
     us: number(c.undefined.statusWord, 0),
+    up: number(c.undefined.lastPlaces, 0),
   });
 }
 
@@ -163,6 +164,7 @@ export function parseLine(line: string): { readonly case: NativeCase; readonly r
       flags: parse(given['uf'], 0),
       registers: parse(given['ur'], 0),
       statusWord: parse(given['us'], 0),
+      lastPlaces: parse(given['up'], 0),
     },
   };
   return { case: c, result: parseResult(c, parseFields(after)) };

@@ -131,11 +131,3 @@ describe('pointers', () => {
     expect(one.get('FOP')).toBe(0n);
   });
 });
-
-describe('transcendental instructions', () => {
-  it('are counted as not modelled', () => {
-    const one = new SingleInstruction();
-    expect(one.run('fsin', ON).vector).toBe(6);
-    expect(one.cpu.unmodelled.get('FSIN')).toBe(1);
-  });
-});

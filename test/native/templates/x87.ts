@@ -1,8 +1,9 @@
-/** Templates: x87. Transcendental instructions are left out: their last bit differs between processors. */
+/** Templates: x87. */
 import type { CaseBuilder } from '../case-builder.ts';
 import { littleEndian, type MemoryOperand } from '../operands.ts';
 import type { Template } from './template.ts';
 
+const C2 = 0x400;
 const C0_C2_C3 = 0x4500;
 const ALL_CODES = 0x4700;
 const ST = 32;
@@ -233,11 +234,56 @@ function registerTemplate(name: string): Template {
   };
 }
 
+/** Name, second byte, and the largest exponent of ST(0) in the instruction's range. */
+const TRANSCENDENTAL: readonly (readonly [name: string, second: number, exponent: number])[] = [
+  ['f2xm1', 0xf0, 0x3ffe],
+  ['fyl2x', 0xf1, 0x7ffe],
+  ['fptan', 0xf2, 0x4040],
+  ['fpatan', 0xf3, 0x7ffe],
+  ['fyl2xp1', 0xf9, 0x3ffc],
+  ['fsincos', 0xfb, 0x4040],
+  ['fsin', 0xfe, 0x4040],
+  ['fcos', 0xff, 0x4040],
+];
+/** Some vendors' processors report an inexact result, and underflow with it, of whatever was computed. */
+const UNDERFLOW_AND_INEXACT = 0x30;
+
+/** The last place of a result differs between processors, and with it C1. */
+function transcendentalTemplate([name, second, largest]: (typeof TRANSCENDENTAL)[number]): Template {
+  return {
+    name: `x87.${name}`,
+    build(c) {
+      const { random } = c;
+      const fx = c.withFx();
+      c.undefinedStatusWord = (ALL_CODES & (/^f(yl|pat|2x)/.test(name) ? ~0 : ~C2)) | UNDERFLOW_AND_INEXACT;
+      c.undefinedLastPlaces = 1;
+      // Which result wins if underflow or an inexact one is unmasked depends on how it is computed.
+      fx.setUint16(FCW, fx.getUint16(FCW, true) | UNDERFLOW_AND_INEXACT, true);
+      pending(c, fx);
+      if (random.chance(85)) {
+        if (random.chance(80)) fx.setUint8(FTW, random.chance(50) ? 0xff : fx.getUint8(FTW) | 0x81);
+        for (const at of [ST, ST + 16]) {
+          const exponent = Math.min(
+            largest,
+            0x3fff + random.below(random.chance(50) ? 140 : 4) - (random.chance(50) ? 70 : 2),
+          );
+          fx.setUint16(at + 8, exponent | (random.below(2) << 15), true);
+          fx.setBigUint64(at, random.quad() | (1n << 63n), true);
+        }
+      }
+      const exponent = fx.getUint16(ST + 8, true) & 0x7fff;
+      if (exponent > largest && exponent !== 0x7fff) fx.setUint16(ST + 8, largest, true);
+      c.emit({ opcode: [0xd9, second], redundant: 'segment' });
+    },
+  };
+}
+
 const names = (rows: readonly { readonly name: string }[]) => [...new Set(rows.map(({ name }) => name))];
 
 export const X87: readonly Template[] = [
   ...names(MEMORY).map(memoryTemplate),
   ...names(REGISTERS).map(registerTemplate),
+  ...TRANSCENDENTAL.map(transcendentalTemplate),
   {
     name: 'x87.fwait',
     build(c) {
