@@ -26,10 +26,20 @@ export interface GuestPhysicalPage {
   memoryType: number;
 }
 
+/** Paging structures of the hypervisor's own for some linear addresses: HLAT paging (SDM vol. 3A §5.5.1). */
+export interface HlatPaging {
+  /** Guest-physical address of the first structure. */
+  readonly root: number;
+  /** It is used for addresses whose this many uppermost bits are all 1. */
+  readonly prefixSize: number;
+}
+
 /** All answer false after raising what takes the place of the access. */
 export interface GuestPhysicalTranslation {
   /** Tag of the mappings that are made now, other than 0. */
   readonly tag: number;
+  /** HLAT paging, if there is any. */
+  readonly hlat: HlatPaging | undefined;
   /** What the last answer of true found. */
   readonly found: GuestPhysicalPage;
   /** Translates the address of a paging-structure entry; `writes`: to set accessed and dirty flags. */

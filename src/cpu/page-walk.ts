@@ -3,7 +3,7 @@
  * paging as one table of levels. What it finds is left in {@link WALK}, which nobody keeps. With
  * second-level translation the addresses of entries are guest-physical.
  */
-import { LINEAR_ACCESS } from './guest-physical.ts';
+import { type HlatPaging, LINEAR_ACCESS } from './guest-physical.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
 import { KEY_SHIFT, PageRight } from './translation-cache.ts';
@@ -24,20 +24,24 @@ const A = 1 << 5;
 const D = 1 << 6;
 const PS = 1 << 7;
 const G = 1 << 8;
+/** In HLAT paging: translation starts again, with ordinary paging. */
+const RESTART = 1 << 11;
 /** Bit 63, in the upper half. */
 const XD = 1 << 31;
 
 /** Page-fault error code (SDM vol. 3A Figure 5-12). */
-export const PageFault = { P: 1, WR: 2, US: 4, RSVD: 8, ID: 16, PK: 32, SS: 64 } as const;
+export const PageFault = { P: 1, WR: 2, US: 4, RSVD: 8, ID: 16, PK: 32, SS: 64, HLAT: 128 } as const;
 
-/** The last walk: the page and its rights, or the error-code bits P and RSVD of the fault. */
-export const WALK = { physical: 0, rights: 0, error: 0 };
+/** The last walk: the page and its rights, or the error-code bits P and RSVD of the fault; whether it was HLAT paging. */
+export const WALK = { physical: 0, rights: 0, error: 0, isHlat: false };
 
 /**
  * How far a walk got: the page was found; there is a page fault with `WALK.error`; or access to an
  * entry has raised something else.
  */
 export type WalkResult = 'page' | 'fault' | 'raised';
+/** … or an entry of HLAT paging says that ordinary paging is to be used. */
+type Walk64Result = WalkResult | 'restart';
 
 function fault(error: number): WalkResult {
   WALK.error = error;
@@ -55,12 +59,28 @@ export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boole
   LINEAR_ACCESS.lo = lo;
   LINEAR_ACCESS.hi = hi;
   LINEAR_ACCESS.structuresWritable = true;
+  WALK.isHlat = false;
   const cr4 = w[CR4_LOW] as number;
   if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes);
   const root = addressOf(w[CR3_LOW] as number, w[CR3_LOW + 1] as number, PAGE_FRAME);
   if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return walkPae(cpu, lo, writes);
   const top = (cr4 & (1 << CR4.LA57)) !== 0 ? 5 : 4;
-  return walk64(cpu, lo, hi, writes, root, top, RW | US);
+  const hlat = cpu.guestPhysical?.hlat;
+  if (hlat !== undefined && isCovered(hlat, lo, hi)) {
+    WALK.isHlat = true;
+    const result = walk64(cpu, lo, hi, writes, hlat.root, top);
+    if (result !== 'restart') return result;
+    WALK.isHlat = false;
+    LINEAR_ACCESS.structuresWritable = true;
+  }
+  return walk64(cpu, lo, hi, writes, root, top) as WalkResult;
+}
+
+/** Whether HLAT paging is used for `hi`:`lo`. */
+function isCovered({ prefixSize }: HlatPaging, lo: number, hi: number): boolean {
+  if (prefixSize === 0) return true;
+  if (prefixSize <= 32) return hi >> (32 - prefixSize) === -1;
+  return hi === -1 && lo >> (64 - prefixSize) === -1;
 }
 
 /** Physical address of an entry's frame: bits 51:12 of `hi`:`lo`, less what `mask` clears of the lower half. */
@@ -118,14 +138,13 @@ function walk64(
   writes: boolean,
   root: number,
   top: number,
-  rootRights: number,
-): WalkResult {
+): Walk64Result {
   const { memory } = cpu;
   const nxe = executeDisableEnabled(cpu);
   const reserved = reservedHigh(cpu) | (nxe ? 0 : XD);
   // PAE paging reserves bits 62:52, which 4-level paging ignores (SDM vol. 3A Tables 5-9 to 5-11).
   const alwaysReserved = top === 2 ? 0x7ff0_0000 : 0;
-  let rights = rootRights;
+  let rights = RW | US;
   let disabled = false;
   let table = root;
   for (let level = top; ; level--) {
@@ -141,6 +160,7 @@ function walk64(
     if (isPage && level === 2) wrong ||= (entry & 0x1f_e000) !== 0;
     if (isPage && level === 3) wrong ||= (entry & 0x3fff_e000) !== 0;
     if (wrong) return fault(PageFault.P | PageFault.RSVD);
+    if (WALK.isHlat && (entry & RESTART) !== 0) return 'restart';
     rights &= entry;
     disabled ||= (high & XD) !== 0;
     if (!isPage) {
@@ -199,7 +219,7 @@ function walkPae(cpu: Processor, lo: number, writes: boolean): WalkResult {
   const at = PDPTE0 + 2 * (lo >>> 30);
   const entry = w[at] as number;
   if ((entry & P) === 0) return fault(0);
-  return walk64(cpu, lo, 0, writes, addressOf(entry, w[at + 1] as number, PAGE_FRAME), 2, RW | US);
+  return walk64(cpu, lo, 0, writes, addressOf(entry, w[at + 1] as number, PAGE_FRAME), 2) as WalkResult;
 }
 
 /** 32-bit paging, with pages of 4 MBytes if CR4.PSE (SDM vol. 3A §5.3). */

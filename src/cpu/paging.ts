@@ -132,6 +132,7 @@ function pageFault(cpu: Processor, lo: number, hi: number, need: number, error: 
   let code = error;
   if ((need & (Write * 0o111)) !== 0) code |= PageFault.WR;
   if ((need & 0o7) !== 0) code |= PageFault.US;
+  if (WALK.isHlat) code |= PageFault.HLAT;
   if ((need & (Fetch * 0o111)) !== 0 && reportsFetches(cpu)) code |= PageFault.ID;
   cpu.tlb.forgetPage(lo, hi);
   cpu.translations.invalidatePage(lo, hi, currentContext(cpu), true);

@@ -453,6 +453,7 @@ export class VmxUnit implements VmxProcessor {
     this.cpu.vpid = 0;
     this.cpu.stoppedUntilReset = false;
     this.cpu.guestPhysical = undefined;
+    this.cpu.addressSpace = 0;
     this.ept.invalidateAllContexts();
     this.cpu.reset();
     // A locked IA32_FEATURE_CONTROL survives all but a power-up reset (SDM §26.7).

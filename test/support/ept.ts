@@ -2,7 +2,8 @@
 import type { PhysicalMemory } from '../../src/cpu/physical-memory.ts';
 import type { LogicalProcessor } from '../../src/machine/logical-processor.ts';
 import type { Machine } from '../../src/machine/machine.ts';
-import { GUEST, type GuestOptions, guestMachine } from './guest.ts';
+import { decodeParts, QUALIFICATIONS } from '../../src/vmx/exit/qualifications.ts';
+import { exitFields, GUEST, type GuestOptions, guestMachine, runToExit } from './guest.ts';
 
 /** Bits of entries of EPT paging structures. */
 export const Ept = {
@@ -116,6 +117,24 @@ export function eptGuest(code: string | Uint8Array, options: EptGuestOptions = {
     },
   });
   return { machine, cpu: machine.cpu(0), tables: tables as EptTables };
+}
+
+/** Runs to the exit. `set`: parts of the qualification of an EPT violation that are 1. */
+export function eptExit(guest: EptGuest) {
+  runToExit(guest.cpu);
+  const fields = exitFields(
+    guest.cpu,
+    'exitReason',
+    'exitQualification',
+    'guestLinearAddress',
+    'guestPhysicalAddress',
+    'guestRip',
+  );
+  const parts = decodeParts(QUALIFICATIONS.eptViolation, fields.exitQualification);
+  const set = Object.entries(parts)
+    .filter(([, value]) => value === 1)
+    .map(([name]) => name);
+  return { ...fields, reason: Number(fields.exitReason), set };
 }
 
 const segmentFields = (rights: bigint, selector: bigint, base: bigint, limit: bigint) =>

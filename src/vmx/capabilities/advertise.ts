@@ -104,6 +104,7 @@ export function advertise(
 /** Bits of IA32_VMX_EPT_VPID_CAP that are about EPT (INVEPT and HLAT included) and about VPID (§A.10). */
 const EPT_CAPABILITIES = mask(31, 0) | mask(63, 48);
 const VPID_CAPABILITIES = mask(47, 32);
+const HLAT_PREFIX_SIZE = mask(53, 48);
 
 /** Writes settings back into MSR form and drops or adjusts everything that depends on them. */
 function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFeatures): CapabilityMsrValues {
@@ -132,6 +133,10 @@ function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFe
     // Without shadow stacks there is nothing that EPTP bit 7 could be about.
     if (!features.cetShadowStack)
       values.IA32_VMX_EPT_VPID_CAP &= ~(1n << BigInt(EptVpidCap.SUPERVISOR_SHADOW_STACK));
+  }
+  if (!offers('proc', 17) || !offers('proc3', 1)) {
+    // No HLAT, no prefix size.
+    if (values.IA32_VMX_EPT_VPID_CAP !== undefined) values.IA32_VMX_EPT_VPID_CAP &= ~HLAT_PREFIX_SIZE;
   }
   if (((secondary >> 45n) & 1n) === 0n) delete values.IA32_VMX_VMFUNC;
   if (!offers('proc', 17)) delete values.IA32_VMX_PROCBASED_CTLS3;

@@ -2,6 +2,7 @@
  * What VMCS and capabilities say about the translation of guest-physical addresses, read at VM entry
  * and by EPTP switching (SDM §27.6.11, §31.3).
  */
+import type { HlatPaging } from '../../cpu/guest-physical.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { EptVpidCap } from '../capabilities/capability-msrs.ts';
@@ -16,6 +17,7 @@ const EPT_VIOLATION_VE = controlRef('proc2.eptViolationVe');
 const MODE_BASED_EXECUTE = controlRef('proc2.modeBasedExecuteControlForEpt');
 const SUB_PAGES = controlRef('proc2.subPageWritePermissionsForEpt');
 const PAGING_WRITE = controlRef('proc3.eptPagingWriteControl');
+const ENABLE_HLAT = controlRef('proc3.enableHlat');
 const GUEST_PAGING_VERIFICATION = controlRef('proc3.guestPagingVerification');
 
 export class EptSettings implements EptRules {
@@ -36,6 +38,8 @@ export class EptSettings implements EptRules {
   subPages = false;
   logsModifications = false;
   convertsViolations = false;
+  /** HLAT paging (SDM §27.6.22). */
+  hlat: HlatPaging | undefined = undefined;
   /** Bits 11:9 of exit qualifications are reported. */
   advancedInformation = false;
 
@@ -58,6 +62,12 @@ export class EptSettings implements EptRules {
     this.verifiesGuestPaging = this.pagingWriteControl && controls.isOn(GUEST_PAGING_VERIFICATION);
     this.subPages = controls.isOn(SUB_PAGES);
     this.logsModifications = controls.isOn(ENABLE_PML);
+    this.hlat = controls.isOn(ENABLE_HLAT)
+      ? {
+          root: Number((copy.quads[Field.hlatPointer] as bigint) & EPTP_ADDRESS),
+          prefixSize: copy.words[2 * Field.hlatPrefixSize] as number,
+        }
+      : undefined;
     this.convertsViolations = controls.isOn(EPT_VIOLATION_VE);
   }
 }

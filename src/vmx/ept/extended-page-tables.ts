@@ -4,7 +4,7 @@
  * that they do not allow.
  */
 import { raise, raiseVmExit, Vector } from '../../cpu/exceptions.ts';
-import { type GuestPhysicalTranslation, LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
+import { type GuestPhysicalTranslation, type HlatPaging, LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
 import { forgetLinearPage } from '../../cpu/paging.ts';
 import { Access } from '../../cpu/tlb.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
@@ -58,6 +58,10 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     this.settings.read(this.p, copy, controls);
     this.tag = tagOf(this.settings.root);
     this.addressSpace = this.spaces.numberOf(this.settings);
+  }
+
+  get hlat(): HlatPaging | undefined {
+    return this.settings.hlat;
   }
 
   /** With accessed and dirty flags for EPT every access to a guest paging-structure entry counts as a write (SDM §31.3.3.2). */

@@ -1,33 +1,13 @@
 /** EPT translation and the exits of accesses that it does not allow (SDM §31.3.2, §31.3.3, §30.2.1). */
 import { describe, expect, it } from 'vitest';
-import { decodeParts, QUALIFICATIONS } from '../../../src/vmx/exit/qualifications.ts';
-import { DATA, Ept, type EptGuest, type EptGuestOptions, eptGuest, FRAME, GUEST } from '../../support/ept.ts';
-import { exitFields, runToExit } from '../../support/guest.ts';
+import { DATA, Ept, type EptGuestOptions, eptExit, eptGuest, FRAME, GUEST } from '../../support/ept.ts';
 
 const READ = `mov rax, [${DATA + 0x18}]\nvmcall`;
 const WRITE = `mov [${DATA + 0x18}], rbx\nvmcall`;
 const FETCH = `mov rax, ${DATA + 0x18}\njmp rax`;
 
-/** Runs to the exit; the names of the parts of the qualification that are 1. */
-function exitOf(guest: EptGuest) {
-  runToExit(guest.cpu);
-  const fields = exitFields(
-    guest.cpu,
-    'exitReason',
-    'exitQualification',
-    'guestLinearAddress',
-    'guestPhysicalAddress',
-    'guestRip',
-  );
-  const parts = decodeParts(QUALIFICATIONS.eptViolation, fields.exitQualification);
-  const set = Object.entries(parts)
-    .filter(([, value]) => value === 1)
-    .map(([name]) => name);
-  return { ...fields, reason: Number(fields.exitReason), set };
-}
-
 function run(code: string, entry: bigint, options: EptGuestOptions = {}) {
-  return exitOf(
+  return eptExit(
     eptGuest(code, {
       ...options,
       prepare: (tables, machine) => {
@@ -43,7 +23,7 @@ describe('translation', () => {
     const guest = eptGuest(`mov rax, [${DATA}]\nmov [${DATA + 8}], rax\nmov rcx, ${DATA + 0x100}\njmp rcx`);
     guest.machine.memory.write64(FRAME, 0x1122_3344_5566_7788n);
     guest.machine.memory.writeBytes(FRAME + 0x100, Uint8Array.of(0x0f, 0x01, 0xc1));
-    expect(exitOf(guest).reason).toBe(18);
+    expect(eptExit(guest).reason).toBe(18);
     expect(guest.machine.memory.read64(FRAME + 8)).toBe(0x1122_3344_5566_7788n);
     expect(guest.machine.memory.read64(DATA + 8)).toBe(0n);
   });
@@ -62,7 +42,7 @@ describe('translation', () => {
       });
       guest.machine.memory.write64(0x92_3450, 1n);
       guest.machine.memory.write64(0x1_4012_3450, 2n);
-      expect(exitOf(guest).reason).toBe(18);
+      expect(eptExit(guest).reason).toBe(18);
       expect(guest.cpu.get('RAX')).toBe(1n);
       expect(guest.cpu.get('RBX')).toBe(2n);
     });
@@ -102,7 +82,7 @@ describe('EPT violations', () => {
     const guest = eptGuest(WRITE, {
       prepare: (tables) => tables.set(DATA, tables.get(DATA, 2) & ~Ept.W, 2),
     });
-    expect(exitOf(guest).set).toEqual(['write', 'readable', 'executable', ...linear]);
+    expect(eptExit(guest).set).toEqual(['write', 'readable', 'executable', ...linear]);
   });
 
   it('looks at rights only when the page is found', () => {
@@ -113,7 +93,7 @@ describe('EPT violations', () => {
         tables.map(GUEST, GUEST, Ept.X | Ept.WB);
       },
     });
-    expect(exitOf(guest)).toMatchObject({
+    expect(eptExit(guest)).toMatchObject({
       reason: 49,
       exitQualification: 0n,
       guestPhysicalAddress: BigInt(DATA + 0x18),
@@ -163,7 +143,7 @@ describe('accesses to guest paging structures', () => {
 
   it('are reads, and writes that set accessed flags', () => {
     const denied = (flags: bigint) =>
-      exitOf(eptGuest(READ, { prepare: (tables) => tables.map(PML4, PML4, flags) }));
+      eptExit(eptGuest(READ, { prepare: (tables) => tables.map(PML4, PML4, flags) }));
     expect(denied(Ept.X | Ept.WB)).toMatchObject({
       set: ['read', 'executable', ...entry],
       guestLinearAddress: BigInt(GUEST),
@@ -179,7 +159,7 @@ describe('accesses to guest paging structures', () => {
         tables.map(PML4, PML4, Ept.R | Ept.WB);
       },
     });
-    expect(exitOf(guest).reason).toBe(18);
+    expect(eptExit(guest).reason).toBe(18);
   });
 
   it('are reads and writes with accessed and dirty flags for EPT', () => {
@@ -190,7 +170,7 @@ describe('accesses to guest paging structures', () => {
         tables.map(PML4, PML4, Ept.R | Ept.WB);
       },
     });
-    expect(exitOf(guest).set).toEqual(['read', 'write', 'readable', ...entry]);
+    expect(eptExit(guest).set).toEqual(['read', 'write', 'readable', ...entry]);
   });
 
   it('come before the page faults that depend on them, and those before the page', () => {
@@ -204,14 +184,14 @@ describe('accesses to guest paging structures', () => {
       controls: [],
     });
     guest.cpu.set('RIP', BigInt(GUEST + 0x20_0000));
-    expect(exitOf(guest)).toMatchObject({ reason: 0, exitQualification: BigInt(DATA + 0x18) });
+    expect(eptExit(guest)).toMatchObject({ reason: 0, exitQualification: BigInt(DATA + 0x18) });
   });
 });
 
 describe('accessed and dirty flags', () => {
   it('are set along the walk, the dirty flag only by writes', () => {
     const guest = eptGuest(`mov rax, [${DATA}]\nmov [${DATA + 0x1000}], rax\nvmcall`, { eptpFlags: 0x40n });
-    expect(exitOf(guest).reason).toBe(18);
+    expect(eptExit(guest).reason).toBe(18);
     const flags = (address: number, level: number) => guest.tables.get(address, level) & (Ept.A | Ept.D);
     expect([1, 2, 3, 4].map((level) => flags(DATA, level))).toEqual([Ept.A, Ept.A, Ept.A, Ept.A]);
     expect(flags(DATA + 0x1000, 1)).toBe(Ept.A | Ept.D);
@@ -221,7 +201,7 @@ describe('accessed and dirty flags', () => {
 
   it('are left alone without EPTP bit 6', () => {
     const guest = eptGuest(WRITE);
-    expect(exitOf(guest).reason).toBe(18);
+    expect(eptExit(guest).reason).toBe(18);
     expect(guest.tables.get(DATA) & (Ept.A | Ept.D)).toBe(0n);
     expect(guest.tables.get(DATA, 4) & Ept.A).toBe(0n);
   });
@@ -243,16 +223,16 @@ describe('what an exit says of the instruction', () => {
       fields: { guestInterruptibilityState: 8n, guestRsp: BigInt(DATA) },
       prepare: (tables) => tables.map(DATA, FRAME, 0n),
     });
-    expect(exitOf(guest).set).toContain('nmiUnblocking');
+    expect(eptExit(guest).set).toContain('nmiUnblocking');
     expect(guest.cpu.vmread('guestInterruptibilityState').value).toBe(0n);
     guest.cpu.vmwrite('guestRip', BigInt(GUEST));
     expect(guest.cpu.vmresume().kind).toBe('VMentry');
-    expect(exitOf(guest).set).not.toContain('nmiUnblocking');
+    expect(eptExit(guest).set).not.toContain('nmiUnblocking');
   });
 
   it('saves RF as 1', () => {
     const guest = eptGuest(READ, { prepare: (tables) => tables.map(DATA, FRAME, 0n) });
-    exitOf(guest);
+    eptExit(guest);
     expect(guest.cpu.vmread('guestRflags').value).toBe(0x1_0002n);
   });
 
@@ -260,7 +240,7 @@ describe('what an exit says of the instruction', () => {
     const guest = eptGuest(`mov rdi, ${DATA - 8}\nmov ecx, 3\nrep stosq`, {
       prepare: (tables) => tables.map(DATA, FRAME, Ept.R | Ept.WB),
     });
-    expect(exitOf(guest)).toMatchObject({ reason: 48, guestLinearAddress: BigInt(DATA) });
+    expect(eptExit(guest)).toMatchObject({ reason: 48, guestLinearAddress: BigInt(DATA) });
     expect(guest.cpu.get('RCX')).toBe(2n);
   });
 });
