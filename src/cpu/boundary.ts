@@ -61,8 +61,9 @@ export type Boundary = (typeof Boundary)[keyof typeof Boundary];
 /** Before an instruction, while something asks for attention: takes the event of highest priority that is due. */
 export function atBoundary(cpu: Processor): Boundary {
   const w = cpu.i32;
-  if (takesEvent(cpu)) {
-    if (cpu.nonRoot) cpu.vmxPort.proceeds();
+  const asksPort = cpu.nonRoot && (cpu.portAsks || ((w[ATTENTION] as number) & Attention.Vmx) !== 0);
+  if (takesEvent(cpu, asksPort)) {
+    if (asksPort && cpu.nonRoot) cpu.vmxPort.proceeds();
     return Boundary.EventTaken;
   }
   w[ATTENTION] = attentionOf(cpu);
@@ -73,7 +74,7 @@ export function atBoundary(cpu: Processor): Boundary {
     ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
   w[BREAKPOINTS_MET] = 0;
   if (w[ACTIVITY] !== Activity.Active) return Boundary.Inactive;
-  if (cpu.nonRoot) cpu.vmxPort.proceeds();
+  if (asksPort) cpu.vmxPort.proceeds();
   return Boundary.Execute;
 }
 
@@ -99,17 +100,17 @@ function attentionOf(cpu: Processor): Attention {
  * Takes the event of highest priority, if one is due. This is the whole order; instruction breakpoints
  * come before the faults of the instruction that follows.
  */
-function takesEvent(cpu: Processor): boolean {
+function takesEvent(cpu: Processor, asksPort: boolean): boolean {
   return (
-    vmxHas(cpu, BoundaryStage.First) ||
+    (asksPort && vmxHas(cpu, BoundaryStage.First)) ||
     takesMachineCheck(cpu) ||
     takesInit(cpu) ||
     takesStartUp(cpu) ||
-    vmxHas(cpu, BoundaryStage.BeforeTraps) ||
+    (asksPort && vmxHas(cpu, BoundaryStage.BeforeTraps)) ||
     takesDebugTrap(cpu) ||
-    vmxHas(cpu, BoundaryStage.BeforeNmi) ||
+    (asksPort && vmxHas(cpu, BoundaryStage.BeforeNmi)) ||
     takesNmi(cpu) ||
-    vmxHas(cpu, BoundaryStage.BeforeInterrupts) ||
+    (asksPort && vmxHas(cpu, BoundaryStage.BeforeInterrupts)) ||
     takesInterrupt(cpu) ||
     takesInstructionBreakpoint(cpu)
   );

@@ -167,6 +167,11 @@ export class Processor {
   executeUntil = 0;
   /** Value of `executed` at which VT-x has an event of its own: the boundary there asks the port. */
   portDeadline = Infinity;
+  /**
+   * In VMX non-root operation: whether VT-x may have events at any instruction boundary; otherwise it
+   * is asked only after {@link Attention.Vmx}.
+   */
+  portAsks = false;
   /** While true, nothing is executed: somebody asked for a stop ({@link requestStop}). */
   stopRequested = false;
   /** In a shutdown that only RESET ends: nothing is executed, and no event has an effect. */

@@ -45,6 +45,16 @@ export function isOn(copy: ProcessorCopy, capabilities: VmxCapabilities, control
   return true;
 }
 
+/** Some controls, as a mask for each word that has one of them. */
+export type ControlSet = readonly { readonly place: number; readonly mask: number }[];
+
+/** Looks a set of controls up once, at module load. */
+export function controlSet(...ids: readonly ControlId[]): ControlSet {
+  const masks = new Map<number, number>();
+  for (const { place, mask } of ids.map(controlRef)) masks.set(place, (masks.get(place) ?? 0) | mask);
+  return [...masks].map(([place, mask]) => ({ place, mask }));
+}
+
 const GROUPS = GROUP_NAMES.map((name) => {
   const { field, activatedBy } = CONTROL_GROUPS[name];
   return { slot: Field[field], activatedBy: activatedBy.map(controlRef) };
@@ -84,6 +94,15 @@ export class EffectiveControls {
 
   isOn(control: ControlRef): boolean {
     return ((this.words[control.place] as number) & control.mask) !== 0;
+  }
+
+  /** One of the controls at least is 1. */
+  isAnyOn(set: ControlSet): boolean {
+    for (let i = 0; i < set.length; i++) {
+      const { place, mask } = set[i] as ControlSet[number];
+      if (((this.words[place] as number) & mask) !== 0) return true;
+    }
+    return false;
   }
 
   /** They are those of a VMCS with these fields. */

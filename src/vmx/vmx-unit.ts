@@ -32,7 +32,7 @@ import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
 import { ENABLE_EPT } from './ept/ept-settings.ts';
 import { ExtendedPageTables } from './ept/extended-page-tables.ts';
-import { updateDeadline } from './events/boundary-exits.ts';
+import { asksAtBoundaries, updateDeadline } from './events/boundary-exits.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
 import { allowsControlRegister } from './fixed-bits.ts';
@@ -188,13 +188,14 @@ export class VmxUnit implements VmxProcessor {
     }
     this.followOperation();
     // Before the first instruction of a guest comes what VM entry injected or left pending.
-    cpu.requestAttention(cpu.nonRoot ? ENTERED : LOOKUP);
+    cpu.requestAttention(cpu.portAsks ? ENTERED : LOOKUP);
   }
 
   /** Tells the processor what kind of operation it is in. */
   private followOperation(): void {
     const { cpu, vmx } = this;
     cpu.nonRoot = vmx.operation === NON_ROOT;
+    cpu.portAsks = cpu.nonRoot && asksAtBoundaries(this);
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
     updateDeadline(this);

@@ -6,7 +6,7 @@
 import { Attention } from '../../cpu/attention.ts';
 import { Register, RFLAGS } from '../../cpu/registers.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
-import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { controlRef, controlSet, controlsOf, type EffectiveControls } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
@@ -15,6 +15,21 @@ import { ticksToExpiry, timerValue } from './preemption-timer.ts';
 const MONITOR_TRAP_FLAG = controlRef('proc.monitorTrapFlag');
 const INTERRUPT_WINDOW = controlRef('proc.interruptWindowExiting');
 const NMI_WINDOW = controlRef('proc.nmiWindowExiting');
+
+/** Controls under which something may happen at an instruction boundary that nothing announces. */
+const ASKING = controlSet(
+  'pin.activateVmxPreemptionTimer',
+  'pin.processPostedInterrupts',
+  'proc.interruptWindowExiting',
+  'proc.nmiWindowExiting',
+  'proc.monitorTrapFlag',
+  'proc.useTprShadow',
+  'proc2.virtualizeApicAccesses',
+  'proc2.virtualInterruptDelivery',
+  'proc2.instructionTimeout',
+  'proc2.vmmBusLockDetection',
+  'proc3.apicTimerVirtualization',
+);
 
 const RFLAGS_LOW = 2 * Register.RFLAGS;
 const IF = 1 << RFLAGS.IF;
@@ -67,6 +82,12 @@ export function interruptWindowExit(p: VmxProcessor): ExitRequest | undefined {
   const interruptible = ((p.cpu.words[RFLAGS_LOW] as number) & IF) !== 0 && !isBlocked(p);
   if (!interruptible || activity(p) >= SHUTDOWN) return undefined;
   return controls(p).isOn(INTERRUPT_WINDOW) ? INTERRUPT_WINDOW_EXIT : undefined;
+}
+
+/** Whether VT-x may have events at any boundary of the guest that was entered (`portAsks` of the processor). */
+export function asksAtBoundaries(p: VmxProcessor): boolean {
+  const { vmx } = p;
+  return vmx.mtfPending || vmx.injectedEvent !== undefined || controls(p).isAnyOn(ASKING);
 }
 
 /** Tells the processor when it has to ask for what happens at a time of the TSC. */
