@@ -147,7 +147,10 @@ export class BlockCache {
   private fetch(cpu: Processor, lo: number, hi: number, from: number, to: number): boolean {
     const entry = translate(cpu, lo, hi, Access.Fetch << fetchClass(cpu));
     if (entry < 0) return false;
-    const physical = (cpu.tlb.physical[entry] as number) + (lo & (PAGE - 1));
+    const page = cpu.tlb.physical[entry] as number;
+    const offset = lo & (PAGE - 1);
+    if (page === cpu.apicAccessPage) return cpu.vmxPort.refuseVirtualApic(offset, Access.Fetch);
+    const physical = page + offset;
     for (let n = from; n < to; n++) this.window[n] = cpu.memory.read8(physical + n - from);
     return true;
   }

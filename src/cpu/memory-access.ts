@@ -35,7 +35,9 @@ export function loadAs(cpu: Processor, to: number, bytes: number, as: AccessClas
   const where = cpu.tlb.where[entry] as number;
   if (where === 0) {
     noteDataAccess(cpu, lo, i32[LINEAR + 1] as number, bytes, false);
-    return loadSlowly(cpu, to, (cpu.tlb.physical[entry] as number) + offset, bytes);
+    const page = cpu.tlb.physical[entry] as number;
+    if (page === cpu.apicAccessPage) return cpu.vmxPort.loadVirtualApic(offset, to, bytes);
+    return loadSlowly(cpu, to, page + offset, bytes);
   }
   const { memory } = cpu;
   const from = where + offset;
@@ -81,7 +83,9 @@ export function storeAs(cpu: Processor, from: number, bytes: number, as: AccessC
   if (where === 0) {
     if (!probeParts(cpu, lo, i32[LINEAR + 1] as number, bytes, as)) return false;
     noteDataAccess(cpu, lo, i32[LINEAR + 1] as number, bytes, true);
-    return storeSlowly(cpu, from, (cpu.tlb.physical[entry] as number) + offset, bytes);
+    const page = cpu.tlb.physical[entry] as number;
+    if (page === cpu.apicAccessPage) return cpu.vmxPort.storeVirtualApic(offset, from, bytes);
+    return storeSlowly(cpu, from, page + offset, bytes);
   }
   const { memory } = cpu;
   const to = where + offset;
@@ -102,13 +106,22 @@ export function probeStore(cpu: Processor, bytes: number): boolean {
   const lo = i32[LINEAR] as number;
   const hi = i32[LINEAR + 1] as number;
   const need = (READ | WRITE) << cpu.accessClass;
-  if (translate(cpu, lo, hi, need) < 0) return false;
-  const first = Math.min(PAGE - (lo & LAST_OFFSET), bytes);
+  const low = translate(cpu, lo, hi, need);
+  if (low < 0) return false;
+  const page = cpu.tlb.physical[low] as number;
+  const offset = lo & LAST_OFFSET;
+  const first = Math.min(PAGE - offset, bytes);
   if (!probeParts(cpu, lo, hi, first, cpu.accessClass)) return false;
-  if (first === bytes) return true;
-  const low = nextPageLow(lo);
-  const high = nextPageHigh(cpu, lo, hi);
-  return translate(cpu, low, high, need) >= 0 && probeParts(cpu, low, high, bytes - first, cpu.accessClass);
+  if (first === bytes) {
+    return page !== cpu.apicAccessPage || cpu.vmxPort.probeVirtualApicStore(offset, bytes);
+  }
+  const nextLow = nextPageLow(lo);
+  const nextHigh = nextPageHigh(cpu, lo, hi);
+  const high = translate(cpu, nextLow, nextHigh, need);
+  if (high < 0) return false;
+  const second = cpu.tlb.physical[high] as number;
+  if (!probeParts(cpu, nextLow, nextHigh, bytes - first, cpu.accessClass)) return false;
+  return passesApicPage(cpu, page, offset, second, WRITE);
 }
 
 /** Bytes of the smallest part of a page that may have rights of its own (SDM §31.3.4). */
@@ -121,6 +134,12 @@ function probeParts(cpu: Processor, lo: number, hi: number, bytes: number, as: A
     if (translate(cpu, at, hi, WRITE << as) < 0) return false;
   }
   return true;
+}
+
+/** An access across pages is never one that a virtual APIC lets through; false after the exit was made pending. */
+function passesApicPage(cpu: Processor, low: number, offset: number, high: number, access: Access): boolean {
+  if (low === cpu.apicAccessPage) return cpu.vmxPort.refuseVirtualApic(offset, access);
+  return high !== cpu.apicAccessPage || cpu.vmxPort.refuseVirtualApic(0, access);
 }
 
 function nextPageLow(lo: number): number {
@@ -145,12 +164,14 @@ function loadAcross(cpu: Processor, to: number, bytes: number, as: AccessClass):
   const first = PAGE - (lo & LAST_OFFSET);
   const low = translate(cpu, lo, hi, READ << as);
   if (low < 0) return false;
-  const physical = (cpu.tlb.physical[low] as number) + (lo & LAST_OFFSET);
+  const page = cpu.tlb.physical[low] as number;
   const high = translate(cpu, nextPageLow(lo), nextPageHigh(cpu, lo, hi), READ << as);
   if (high < 0) return false;
   const second = cpu.tlb.physical[high] as number;
+  const offset = lo & LAST_OFFSET;
+  if (!passesApicPage(cpu, page, offset, second, READ)) return false;
   noteDataAccess(cpu, lo, hi, bytes, false);
-  return loadSlowly(cpu, to, physical, first) && loadSlowly(cpu, to + first, second, bytes - first);
+  return loadSlowly(cpu, to, page + offset, first) && loadSlowly(cpu, to + first, second, bytes - first);
 }
 
 function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClass): boolean {
@@ -160,7 +181,7 @@ function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClas
   const first = PAGE - (lo & LAST_OFFSET);
   const low = translate(cpu, lo, hi, WRITE << as);
   if (low < 0) return false;
-  const physical = (cpu.tlb.physical[low] as number) + (lo & LAST_OFFSET);
+  const page = cpu.tlb.physical[low] as number;
   if (!probeParts(cpu, lo, hi, first, as)) return false;
   const nextLow = nextPageLow(lo);
   const nextHigh = nextPageHigh(cpu, lo, hi);
@@ -168,8 +189,12 @@ function storeAcross(cpu: Processor, from: number, bytes: number, as: AccessClas
   if (high < 0) return false;
   const second = cpu.tlb.physical[high] as number;
   if (!probeParts(cpu, nextLow, nextHigh, bytes - first, as)) return false;
+  const offset = lo & LAST_OFFSET;
+  if (!passesApicPage(cpu, page, offset, second, WRITE)) return false;
   noteDataAccess(cpu, lo, hi, bytes, true);
-  return storeSlowly(cpu, from, physical, first) && storeSlowly(cpu, from + first, second, bytes - first);
+  return (
+    storeSlowly(cpu, from, page + offset, first) && storeSlowly(cpu, from + first, second, bytes - first)
+  );
 }
 
 /** A load that is not just a copy within RAM: devices and watched pages see it. */

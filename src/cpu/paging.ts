@@ -52,7 +52,7 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
   return walk(cpu, lo, hi, need, context);
 }
 
-const SETTING = new Int32Array(10);
+const SETTING = new Int32Array(11);
 
 /** Selects the view of the TLB that belongs to everything on which translations and rights depend. */
 function selectView(cpu: Processor): void {
@@ -67,6 +67,7 @@ function selectView(cpu: Processor): void {
   SETTING[7] = w[DR7_LOW] as number;
   SETTING[8] = (cpu.vpid << 1) | (cpu.nonRoot ? 1 : 0);
   SETTING[9] = cpu.addressSpace;
+  SETTING[10] = Math.floor(cpu.apicAccessPage / PAGE_SIZE);
   cpu.tlb.select(SETTING);
 }
 
@@ -122,7 +123,8 @@ function enterFound(cpu: Processor, lo: number, hi: number, rights: number): num
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
 function enter(cpu: Processor, lo: number, hi: number, physical: number, rights: number): number {
-  const isSeen = pageHasBreakpoint(cpu, lo, hi) || isApicPage(cpu, physical);
+  const isSeen =
+    physical === cpu.apicAccessPage || isApicPage(cpu, physical) || pageHasBreakpoint(cpu, lo, hi);
   const direct = isSeen ? 0 : cpu.memory.directOffset(physical);
   return cpu.tlb.enter(lo, hi, physical, direct, rights);
 }

@@ -132,6 +132,8 @@ export class Processor {
   alignmentChecked = false;
   /** Whether the processor is in VMX non-root operation: instructions may exit. */
   nonRoot = false;
+  /** Physical page whose accesses from linear addresses VT-x virtualizes (SDM §32.4), or −1. */
+  apicAccessPage = -1;
   /** Sees accesses to memory outside RAM and to watched pages; a store it answers true to is not performed. */
   accessWatch: AccessWatch | undefined = undefined;
   /** How often each instruction that is known but not modelled was met. */

@@ -3,6 +3,7 @@ import type { Instruction, Next } from './instruction.ts';
 import type { Enabling, Intercept, VmxInstruction } from './intercept.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import type { Processor } from './processor.ts';
+import type { Access } from './tlb.ts';
 
 /** Places among the events of an instruction boundary (SDM vol. 3A Table 7-2; boundary.ts) where VT-x has events of its own. */
 export const BoundaryStage = {
@@ -62,6 +63,18 @@ export interface VmxPort {
   /** Whether VMX operation blocks INIT signals (SDM §26.8). */
   blocksInit(): boolean;
 
+  // Accesses to the page `apicAccessPage`, at `offset` of it, that came from a linear address; false after
+  // an exit was made pending in place of the access (SDM §32.4).
+
+  /** A load of `bytes` bytes to byte offset `to` of the state. */
+  loadVirtualApic(offset: number, to: number, bytes: number): boolean;
+  /** A store of `bytes` bytes from byte offset `from` of the state. */
+  storeVirtualApic(offset: number, from: number, bytes: number): boolean;
+  /** Whether a store would be performed; it makes the exit pending if not. */
+  probeVirtualApicStore(offset: number, bytes: number): boolean;
+  /** An access that is never performed: it fetches code, or goes across pages. */
+  refuseVirtualApic(offset: number, access: Access): false;
+
   // The remaining questions are asked in VMX non-root operation only, and exits are performed at once.
 
   /**
@@ -114,6 +127,10 @@ export const NO_VMX: VmxPort = {
   writeSpecialTpr: () => false,
   physicalDelay: (virtual) => virtual,
   exitPending: () => {},
+  loadVirtualApic: () => true,
+  storeVirtualApic: () => true,
+  probeVirtualApicStore: () => true,
+  refuseVirtualApic: () => false,
   exitsOnEvent: () => false,
   exitsOnTripleFault: () => false,
   exitsOnTaskSwitch: () => false,

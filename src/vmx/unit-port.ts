@@ -5,17 +5,21 @@
 import { takeEvent } from '../cpu/boundary.ts';
 import { EventType } from '../cpu/event.ts';
 import { deliverInjected } from '../cpu/events.ts';
+import { raiseVmExit } from '../cpu/exceptions.ts';
 import type { Instruction, Next } from '../cpu/instruction.ts';
 import type { Enabling, Intercept, VmxInstruction } from '../cpu/intercept.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { Processor } from '../cpu/processor.ts';
+import type { Access } from '../cpu/tlb.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
+import { accessExit, loadRegister, readExit, storeRegister, writeExit } from './apic/access-page.ts';
 import { apicExitBeforeEvents, takeVirtualInterrupt } from './apic/apic-events.ts';
 import {
   armMonitorTrap,
   interruptWindowExit,
   monitorTrapExit,
   nmiWindowExit,
+  processGuestTimer,
   timerExit,
   updateDeadline,
 } from './events/boundary-exits.ts';
@@ -104,6 +108,35 @@ export class UnitPort implements VmxPort {
     return this.nonRoot.writeSpecialMsr(index, value);
   }
 
+  // Accesses to the APIC-access page.
+
+  loadVirtualApic(offset: number, to: number, bytes: number): boolean {
+    const { unit } = this;
+    return this.permits(readExit(unit, offset, bytes)) && loadRegister(unit, offset, to, bytes);
+  }
+
+  storeVirtualApic(offset: number, from: number, bytes: number): boolean {
+    const { unit } = this;
+    return this.permits(writeExit(unit, offset, bytes)) && storeRegister(unit, offset, from, bytes);
+  }
+
+  probeVirtualApicStore(offset: number, bytes: number): boolean {
+    return this.permits(writeExit(this.unit, offset, bytes));
+  }
+
+  refuseVirtualApic(offset: number, access: Access): false {
+    this.permits(accessExit(this.unit, offset, access));
+    return false;
+  }
+
+  /** Makes an exit pending that takes the place of an access. */
+  private permits(request: ExitRequest | undefined): boolean {
+    if (request === undefined) return true;
+    this.pending = request;
+    raiseVmExit(this.unit.cpu);
+    return false;
+  }
+
   // Events.
 
   private performs(request: ExitRequest | undefined): boolean {
@@ -156,6 +189,7 @@ export class UnitPort implements VmxPort {
       case BoundaryStage.BeforeNmi:
         return this.performs(timerExit(unit) ?? nmiWindowExit(unit));
       case BoundaryStage.BeforeInterrupts:
+        processGuestTimer(unit);
         return this.performs(interruptWindowExit(unit)) || this.deliversVirtualInterrupt();
     }
   }

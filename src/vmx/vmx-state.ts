@@ -72,6 +72,8 @@ export class VmxState {
   /** Page offset and bytes of the virtualized APIC write of this operation (SDM §32.4.3), or {@link NO_APIC_WRITE}. */
   apicWrite = NO_APIC_WRITE;
   apicWriteBytes = 0;
+  /** Physical address of the APIC-access page, −1 without "virtualize APIC accesses" (SDM §32.4). */
+  apicAccessPage = -1;
   /** After VM entry VTPR is below the TPR threshold: an exit follows (SDM §29.7.7). */
   tprBelowThreshold = false;
 
@@ -99,6 +101,7 @@ export class VmxState {
     this.virtualInterruptPending = false;
     this.guestDeadline = 0n;
     this.apicWrite = NO_APIC_WRITE;
+    this.apicAccessPage = -1;
     this.tprBelowThreshold = false;
   }
 }

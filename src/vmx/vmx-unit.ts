@@ -198,6 +198,7 @@ export class VmxUnit implements VmxProcessor {
     cpu.portAsks = cpu.nonRoot && asksAtBoundaries(this);
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
+    cpu.apicAccessPage = vmx.apicAccessPage;
     updateDeadline(this);
     this.followEpt();
     cpu.tlb.leaveView();
@@ -452,6 +453,7 @@ export class VmxUnit implements VmxProcessor {
     this.vmx.machineCheckPending = false;
     this.cpu.nonRoot = false;
     this.cpu.vpid = 0;
+    this.cpu.apicAccessPage = -1;
     this.cpu.stoppedUntilReset = false;
     this.cpu.guestPhysical = undefined;
     this.cpu.addressSpace = 0;

@@ -1,4 +1,5 @@
 /** The guest timer of "APIC-timer virtualization" (SDM §28.5.10, §28.3): IA32_TSC_DEADLINE of the guest. */
+import { Attention } from '../../cpu/attention.ts';
 import { Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -23,6 +24,7 @@ export function readDeadline(p: VmxProcessor, copy: ProcessorCopy): bigint | und
 export function writeDeadline(p: VmxProcessor, copy: ProcessorCopy, value: bigint): boolean {
   if (!isOn(copy, p.capabilities, APIC_TIMER)) return false;
   setShadow(p, copy, value);
+  p.cpu.requestAttention(Attention.Vmx);
   const now = p.cpu.quads[TSC] as bigint;
   const virtual = guestTsc(copy, p.capabilities, now);
   if (value !== 0n && value <= virtual) guestTimerEvent(p, copy);
@@ -34,6 +36,13 @@ export function writeDeadline(p: VmxProcessor, copy: ProcessorCopy, value: bigin
 function deadlineAfter(p: VmxProcessor, copy: ProcessorCopy, now: bigint, delay: bigint): bigint {
   const deadline = now + physicalDelay(copy, p.capabilities, delay);
   return deadline >> 64n === 0n ? deadline : 0xffff_ffff_ffff_ffffn;
+}
+
+/** Ticks of the TSC until a guest-timer event is pending; Infinity if the timer is not armed. */
+export function ticksToGuestTimer(p: VmxProcessor): number {
+  const { guestDeadline } = p.vmx;
+  if (guestDeadline === 0n) return Infinity;
+  return isGuestTimerDue(p) ? 0 : Number(guestDeadline - (p.cpu.quads[TSC] as bigint));
 }
 
 /** A guest-timer event is pending. */

@@ -14,6 +14,7 @@ import type { VmxProcessor } from '../vmx-state.ts';
 
 // Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
 const F = slotsOf(Field, [
+  'apicAccessAddress',
   'guestActivityState',
   'guestCr0',
   'guestDeadline',
@@ -251,8 +252,10 @@ export function loadNonRegisterState(
     : undefined;
   vmx.guestDeadline = controls.isOn(APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
   if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
-  else if (controls.isOn(TPR_SHADOW) && controls.isOn(APIC_ACCESSES)) {
-    vmx.tprBelowThreshold = isTprBelowThreshold(p, copy);
+  if (controls.isOn(APIC_ACCESSES)) {
+    vmx.apicAccessPage = Number(copy.quads[F.apicAccessAddress] as bigint);
+    vmx.tprBelowThreshold =
+      controls.isOn(TPR_SHADOW) && !controls.isOn(VIRTUAL_INTERRUPT_DELIVERY) && isTprBelowThreshold(p, copy);
   }
 }
 

@@ -10,6 +10,7 @@ import { Access } from '../../cpu/tlb.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
 import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { guestPhysicalAccessExit } from '../apic/access-page.ts';
 import type { EffectiveControls } from '../effective-controls.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
@@ -68,15 +69,23 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   entry(address: number, writes: boolean): boolean {
     const { accessedDirty } = this.settings;
     const access = accessedDirty ? Kind.Read | Kind.Write : writes ? Kind.Write : Kind.Read;
-    if (!this.access(address, access | Kind.Entry, false)) return false;
+    if (!this.access(address, access | Kind.Entry, false) || this.isApicAccess()) return false;
     if ((EPT_WALK.high & EptHighBit.PagingWrite) === 0) LINEAR_ACCESS.structuresWritable = false;
     this.found.physical = EPT_WALK.physical + (address % PAGE_SIZE);
     return true;
   }
 
   pdptes(address: number): boolean {
-    if (!this.access(address, Kind.Read | Kind.Pdptes, false)) return false;
+    if (!this.access(address, Kind.Read | Kind.Pdptes, false) || this.isApicAccess()) return false;
     this.found.physical = EPT_WALK.physical + (address % PAGE_SIZE);
+    return true;
+  }
+
+  /** A guest-physical access to the APIC-access page exits (SDM §32.4.6.1). */
+  private isApicAccess(): boolean {
+    const { p } = this;
+    if (EPT_WALK.physical !== p.cpu.apicAccessPage) return false;
+    this.exits(guestPhysicalAccessExit(p));
     return true;
   }
 

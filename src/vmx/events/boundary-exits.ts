@@ -6,6 +6,7 @@
 import { Attention } from '../../cpu/attention.ts';
 import { Register, RFLAGS } from '../../cpu/registers.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { guestTimerEvent, isGuestTimerDue, ticksToGuestTimer } from '../apic/guest-timer.ts';
 import { controlRef, controlSet, controlsOf, type EffectiveControls } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
@@ -90,8 +91,18 @@ export function asksAtBoundaries(p: VmxProcessor): boolean {
   return vmx.mtfPending || vmx.injectedEvent !== undefined || controls(p).isAnyOn(ASKING);
 }
 
+/** A guest-timer event is processed (SDM §28.5.10); it causes no exit. DEVIATION(guest-timer-priority) */
+export function processGuestTimer(p: VmxProcessor): void {
+  if (activity(p) >= SHUTDOWN || !isGuestTimerDue(p)) return;
+  guestTimerEvent(p, p.active.resident(p.vmx.current as ProcessorCopy));
+}
+
+/** What shutdown holds back is not waited for. */
+const ticks = (p: VmxProcessor) =>
+  Math.min(ticksToExpiry(p), activity(p) >= SHUTDOWN ? Infinity : ticksToGuestTimer(p));
+
 /** Tells the processor when it has to ask for what happens at a time of the TSC. */
 export function updateDeadline(p: VmxProcessor): void {
   const { cpu, vmx } = p;
-  cpu.portDeadline = vmx.operation === Operation.NonRoot ? cpu.executed + ticksToExpiry(p) : Infinity;
+  cpu.portDeadline = vmx.operation === Operation.NonRoot ? cpu.executed + ticks(p) : Infinity;
 }

@@ -77,3 +77,16 @@ export function vectorsAt(memory: PhysicalMemory, base: number, stride: number):
   }
   return vectors;
 }
+
+const PAGE_DIRECTORY = 0x30_2000;
+const PAGE_TABLE = 0x30_3000;
+
+/** Address of the paging-structure entry of the page of `linear` after {@link mapSmallPages}. */
+export const pageEntry = (linear: number) => PAGE_TABLE + 8 * (linear >> 12);
+
+/** Maps the first 2 MBytes one to one with pages of 4 KBytes, but `pages` as they say. */
+export function mapSmallPages({ memory }: Machine, pages: Readonly<Record<number, bigint>> = {}): void {
+  for (let page = 0; page < 512; page++) memory.write64(PAGE_TABLE + 8 * page, BigInt(page * 0x1000) | 7n);
+  for (const [linear, entry] of Object.entries(pages)) memory.write64(pageEntry(Number(linear)), entry);
+  memory.write64(PAGE_DIRECTORY, BigInt(PAGE_TABLE) | 7n);
+}
