@@ -1,0 +1,85 @@
+/** The APIC-access page with EPT: the final physical address counts, and guest-physical accesses exit (SDM §32.4, §32.4.6.1). */
+import { describe, expect, it } from 'vitest';
+import type { ControlId } from '../../../src/vmcs/controls.ts';
+import { DATA, Ept, type EptGuest, type EptGuestOptions, eptGuest, GUEST } from '../../support/ept.ts';
+import { exitFields, runToExit } from '../../support/guest.ts';
+import { ACCESS_PAGE, APIC_FIELDS, APIC_PAGE } from './apic-guest.ts';
+
+const CONTROLS: readonly ControlId[] = ['proc.useTprShadow', 'proc2.virtualizeApicAccesses'];
+
+function guest(code: string, options: EptGuestOptions = {}): EptGuest {
+  return eptGuest(code, {
+    ...options,
+    controls: [...CONTROLS, ...(options.controls ?? [])],
+    fields: {
+      virtualApicAddress: APIC_FIELDS.virtualApicAddress,
+      apicAccessAddress: BigInt(ACCESS_PAGE),
+      ...options.fields,
+    },
+    prepare: (tables, machine) => {
+      // The guest's page of data is the APIC-access page; the page of that address is another one.
+      tables.map(DATA, ACCESS_PAGE);
+      tables.map(ACCESS_PAGE, 0xa_0000);
+      options.prepare?.(tables, machine);
+    },
+  });
+}
+
+function exitOf({ cpu }: EptGuest) {
+  runToExit(cpu);
+  return exitFields(cpu, 'exitReason', 'exitQualification', 'guestRip');
+}
+
+describe('linear accesses', () => {
+  it('are those whose translation ends on the page, whatever the guest-physical address', () => {
+    const g = guest(`mov eax, [${DATA + 0x80}]\nmov ebx, [${ACCESS_PAGE + 0x20}]\nmov ecx, [${DATA + 0x20}]`);
+    g.machine.memory.write32(APIC_PAGE + 0x80, 0x70);
+    g.machine.memory.write32(0xa_0020, 0x1234);
+    expect(exitOf(g)).toEqual({
+      exitReason: 44n,
+      exitQualification: 0x20n,
+      guestRip: BigInt(GUEST + 15),
+    });
+    expect([g.cpu.get('RAX'), g.cpu.get('RBX')]).toEqual([0x70n, 0x1234n]);
+  });
+
+  it('come after EPT violations, and set accessed and dirty flags of EPT first', () => {
+    const denied = guest(`mov [${DATA + 0x20}], eax`, {
+      prepare: (tables) => tables.map(DATA, ACCESS_PAGE, Ept.R | Ept.WB),
+    });
+    expect(exitOf(denied).exitReason).toBe(48n);
+    const flagged = guest(`mov [${DATA + 0x20}], eax`, { eptpFlags: 0x40n });
+    expect(exitOf(flagged)).toMatchObject({ exitReason: 44n, exitQualification: 0x1020n });
+    expect(flagged.tables.get(DATA) & (Ept.A | Ept.D)).toBe(Ept.A | Ept.D);
+  });
+});
+
+describe('guest-physical accesses', () => {
+  const PDPT = 0x30_1000;
+
+  it('a paging structure of the guest on the page exits, whatever its offset', () => {
+    const g = guest('nop', { prepare: (tables) => tables.map(PDPT, ACCESS_PAGE) });
+    expect(exitOf(g)).toEqual({ exitReason: 44n, exitQualification: 0xf000n, guestRip: BigInt(GUEST) });
+    expect(exitFields(g.cpu, 'originalEventIdentification').originalEventIdentification).toBe(0n);
+  });
+
+  it('during event delivery it reports the event', () => {
+    // The IDT is in the second GByte, whose page directory is on the page.
+    const g = guest('ud2', {
+      fields: { guestIdtrBase: 0x4000_0000n, guestIdtrLimit: 0xfffn },
+      prepare: (tables, { memory }) => {
+        memory.write64(PDPT + 8, BigInt(DATA) | 7n);
+        tables.map(DATA, ACCESS_PAGE);
+      },
+    });
+    expect(exitOf(g)).toEqual({ exitReason: 44n, exitQualification: 0xa000n, guestRip: BigInt(GUEST) });
+    expect(exitFields(g.cpu, 'originalEventIdentification').originalEventIdentification).toBe(0x8000_0306n);
+  });
+
+  it('an EPT violation of the same access comes first: execute-only, not present', () => {
+    const g = guest('nop', { prepare: (tables) => tables.map(PDPT, ACCESS_PAGE, Ept.X | Ept.WB) });
+    expect(exitOf(g).exitReason).toBe(48n);
+    const none = guest('nop', { prepare: (tables) => tables.map(PDPT, ACCESS_PAGE, 0n) });
+    expect(exitOf(none).exitReason).toBe(48n);
+  });
+});
