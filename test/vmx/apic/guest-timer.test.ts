@@ -147,13 +147,15 @@ describe('the guest timer (SDM §28.5.10)', () => {
   });
 
   it('without the control the MSR is the real one', () => {
-    const machine = apicGuest('mov ecx, 0x6e0\nmov eax, 5\nxor edx, edx\nwrmsr\nvmcall', 'vmcall', {
+    const machine = apicGuest('mov ecx, 0x6e0\nmov eax, 5\nmov edx, 0x100\nwrmsr\nvmcall', 'vmcall', {
       controls: [...DELIVERY, 'proc.useMsrBitmaps'],
       fields: { guestDeadline: 7n },
     });
     const cpu = machine.cpu(0);
+    // The timer of the APIC in TSC-deadline mode, without which the MSR is 0.
+    cpu.processor.localApic.store(0x320, 0x4_0030);
     runToExit(cpu);
-    expect(cpu.get('IA32_TSC_DEADLINE')).toBe(5n);
+    expect(cpu.get('IA32_TSC_DEADLINE')).toBe(0x100_0000_0005n);
     expect(exitFields(cpu, 'guestDeadline').guestDeadline).toBe(0n);
   });
 });
