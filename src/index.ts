@@ -2,6 +2,8 @@
  * vmxon: a software VT-x. Create a {@link Machine}, drive VMX instructions on its processors, and ask
  * why a VM entry fails. This is the only barrel.
  */
+
+export { CACHING_POLICIES, type CachingPolicy } from './cpu/caching-policy.ts';
 export { PhysicalMemory } from './cpu/physical-memory.ts';
 export { Mode } from './cpu/processor.ts';
 export type { RegisterName } from './cpu/registers.ts';

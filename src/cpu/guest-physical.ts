@@ -48,4 +48,6 @@ export interface GuestPhysicalTranslation {
   pdptes(address: number): boolean;
   /** Translates the address that {@link LINEAR_ACCESS} comes to; `access`: bits of `Access`. */
   page(address: number, access: number): boolean;
+  /** Forgets what is cached of guest-physical addresses alone. */
+  forgetMappings(): void;
 }

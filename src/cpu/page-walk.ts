@@ -6,7 +6,8 @@
 import { type HlatPaging, LINEAR_ACCESS } from './guest-physical.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
-import { KEY_SHIFT, PageRight } from './translation-cache.ts';
+import type { StructureCache } from './structure-cache.ts';
+import { KEY_SHIFT, LINEAR, PageRight } from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
 const CR3_LOW = 2 * Register.CR3;
@@ -32,8 +33,11 @@ const XD = 1 << 31;
 /** Page-fault error code (SDM vol. 3A Figure 5-12). */
 export const PageFault = { P: 1, WR: 2, US: 4, RSVD: 8, ID: 16, PK: 32, SS: 64, HLAT: 128 } as const;
 
-/** The last walk: the page and its rights, or the error-code bits P and RSVD of the fault; whether it was HLAT paging. */
-export const WALK = { physical: 0, rights: 0, error: 0, isHlat: false };
+/**
+ * The last walk: the page and its rights, or the error-code bits P and RSVD of the fault; whether it was
+ * HLAT paging, and whether it began in the middle, with a cached structure.
+ */
+export const WALK = { physical: 0, rights: 0, error: 0, isHlat: false, usedCache: false };
 
 /**
  * How far a walk got: the page was found; there is a page fault with `WALK.error`; or access to an
@@ -53,9 +57,16 @@ export function executeDisableEnabled(cpu: Processor): boolean {
   return ((cpu.i32[EFER_LOW] as number) & (1 << EFER.NXE)) !== 0;
 }
 
-/** Walks for the linear address `hi`:`lo`; sets accessed flags, and the dirty flag if `writes`. */
-export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boolean): WalkResult {
+/** Walks for the linear address `hi`:`lo` in `context`; sets accessed flags, and the dirty flag if `writes`. */
+export function walkPaging(
+  cpu: Processor,
+  lo: number,
+  hi: number,
+  writes: boolean,
+  context: number,
+): WalkResult {
   const w = cpu.i32;
+  WALK.usedCache = false;
   LINEAR_ACCESS.lo = lo;
   LINEAR_ACCESS.hi = hi;
   LINEAR_ACCESS.structuresWritable = true;
@@ -63,17 +74,17 @@ export function walkPaging(cpu: Processor, lo: number, hi: number, writes: boole
   const cr4 = w[CR4_LOW] as number;
   if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes);
   const root = addressOf(w[CR3_LOW] as number, w[CR3_LOW + 1] as number, PAGE_FRAME);
-  if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return walkPae(cpu, lo, writes);
+  if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return walkPae(cpu, lo, writes, context);
   const top = (cr4 & (1 << CR4.LA57)) !== 0 ? 5 : 4;
   const hlat = cpu.guestPhysical?.hlat;
   if (hlat !== undefined && isCovered(hlat, lo, hi)) {
     WALK.isHlat = true;
-    const result = walk64(cpu, lo, hi, writes, hlat.root, top);
+    const result = walk64(cpu, lo, hi, writes, hlat.root, top, context);
     if (result !== 'restart') return result;
     WALK.isHlat = false;
     LINEAR_ACCESS.structuresWritable = true;
   }
-  return walk64(cpu, lo, hi, writes, root, top) as WalkResult;
+  return walk64(cpu, lo, hi, writes, root, top, context) as WalkResult;
 }
 
 /** Whether HLAT paging is used for `hi`:`lo`. */
@@ -130,6 +141,25 @@ function setFlags(cpu: Processor, at: number, entry: number, flags: number): boo
   return true;
 }
 
+/** What is known of a cached structure, beside RW and US: bits of its rights, and the level of its entries. */
+const Known = { ExecuteDisable: 1 << 3, Hlat: 1 << 4, NotWritable: 1 << 5, LevelShift: 6 } as const;
+
+/** The cached structure that is nearest to the page, or −1. */
+function findStructure(
+  structures: StructureCache,
+  lo: number,
+  hi: number,
+  top: number,
+  context: number,
+  second: number,
+): number {
+  for (let level = 2; level <= top; level++) {
+    const n = structures.find(level, lo, hi, context, second);
+    if (n >= 0 && (((structures.rights[n] as number) & Known.Hlat) !== 0) === WALK.isHlat) return n;
+  }
+  return -1;
+}
+
 /** 4-level and 5-level paging, and the page directories of PAE paging: entries of 64 bits. */
 function walk64(
   cpu: Processor,
@@ -138,8 +168,11 @@ function walk64(
   writes: boolean,
   root: number,
   top: number,
+  context: number,
 ): Walk64Result {
-  const { memory } = cpu;
+  const { memory, translations } = cpu;
+  const { structures } = translations;
+  const second = cpu.guestPhysical?.tag ?? LINEAR;
   const nxe = executeDisableEnabled(cpu);
   const reserved = reservedHigh(cpu) | (nxe ? 0 : XD);
   // PAE paging reserves bits 62:52, which 4-level paging ignores (SDM vol. 3A Tables 5-9 to 5-11).
@@ -147,7 +180,18 @@ function walk64(
   let rights = RW | US;
   let disabled = false;
   let table = root;
-  for (let level = top; ; level--) {
+  let start = top;
+  const cached = findStructure(structures, lo, hi, top, context, second);
+  if (cached >= 0) {
+    const known = structures.rights[cached] as number;
+    WALK.usedCache = true;
+    table = structures.tables[cached] as number;
+    start = known >> Known.LevelShift;
+    rights = known & (RW | US);
+    disabled = (known & Known.ExecuteDisable) !== 0;
+    if ((known & Known.NotWritable) !== 0) LINEAR_ACCESS.structuresWritable = false;
+  }
+  for (let level = start; ; level--) {
     const at = table + 8 * indexAt(level, lo, hi);
     const physical = entryAddress(cpu, at);
     if (physical < 0) return 'raised';
@@ -161,11 +205,20 @@ function walk64(
     if (isPage && level === 3) wrong ||= (entry & 0x3fff_e000) !== 0;
     if (wrong) return fault(PageFault.P | PageFault.RSVD);
     if (WALK.isHlat && (entry & RESTART) !== 0) return 'restart';
-    rights &= entry;
+    rights &= entry & (RW | US);
     disabled ||= (high & XD) !== 0;
     if (!isPage) {
       if (!setFlags(cpu, at, entry, A)) return 'raised';
       table = addressOf(entry, high, PAGE_FRAME);
+      if (translations.caching.keeps) {
+        const known =
+          rights |
+          (disabled ? Known.ExecuteDisable : 0) |
+          (WALK.isHlat ? Known.Hlat : 0) |
+          (LINEAR_ACCESS.structuresWritable ? 0 : Known.NotWritable) |
+          ((level - 1) << Known.LevelShift);
+        structures.enter(level, lo, hi, context, second, table, known);
+      }
       continue;
     }
     const within = level === 1 ? 0 : level === 2 ? 0x1f_f000 : 0x3fff_f000;
@@ -214,12 +267,20 @@ export function markLeaf(cpu: Processor): boolean {
 }
 
 /** PAE paging: the four entries of the first level are in registers (SDM vol. 3A §5.4.1). */
-function walkPae(cpu: Processor, lo: number, writes: boolean): WalkResult {
+function walkPae(cpu: Processor, lo: number, writes: boolean, context: number): WalkResult {
   const w = cpu.i32;
   const at = PDPTE0 + 2 * (lo >>> 30);
   const entry = w[at] as number;
   if ((entry & P) === 0) return fault(0);
-  return walk64(cpu, lo, 0, writes, addressOf(entry, w[at + 1] as number, PAGE_FRAME), 2) as WalkResult;
+  return walk64(
+    cpu,
+    lo,
+    0,
+    writes,
+    addressOf(entry, w[at + 1] as number, PAGE_FRAME),
+    2,
+    context,
+  ) as WalkResult;
 }
 
 /** 32-bit paging, with pages of 4 MBytes if CR4.PSE (SDM vol. 3A §5.3). */

@@ -39,9 +39,13 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
     const entry = cpu.tlb.find(lo, hi, need);
     if (entry >= 0) return entry;
   }
+  const { translations } = cpu;
+  if (translations.caching.dropsNow()) {
+    forgetEverything(cpu);
+    selectView(cpu);
+  }
   if (!pagingEnabled(cpu)) return translateUnpaged(cpu, lo, hi, need);
   const context = currentContext(cpu);
-  const { translations } = cpu;
   const cached = translations.find(lo, hi, context, cpu.guestPhysical?.tag ?? LINEAR);
   if (cached >= 0) {
     const allowed = allowedAccesses(cpu, translations.rights[cached] as number);
@@ -91,12 +95,18 @@ function accessOf(need: number): number {
 
 function walk(cpu: Processor, lo: number, hi: number, need: number, context: number): number {
   const writes = (need & (Write * 0o111)) !== 0;
-  const result = walkPaging(cpu, lo, hi, writes);
+  const result = walkPaging(cpu, lo, hi, writes, context);
   if (result === 'raised') return -1;
-  if (result === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
   // The dirty flag is not set yet, and no reason for a fault.
-  const allowed = allowedAccesses(cpu, WALK.rights | PageRight.Dirty);
-  if ((allowed & need) !== need) {
+  const isAllowed =
+    result === 'page' && (allowedAccesses(cpu, WALK.rights | PageRight.Dirty) & need) === need;
+  if (!isAllowed && WALK.usedCache) {
+    // What was cached may have been changed since: walk from the first structure before there is a fault.
+    cpu.translations.invalidatePage(lo, hi, context, true);
+    return walk(cpu, lo, hi, need, context);
+  }
+  if (result === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
+  if (!isAllowed) {
     const keyDenies = (allowedAccesses(cpu, WALK.rights | PageRight.Dirty, false) & need) === need;
     return pageFault(cpu, lo, hi, need, PageFault.P | (keyDenies ? PageFault.PK : 0));
   }
@@ -118,7 +128,7 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
 function enterFound(cpu: Processor, lo: number, hi: number, rights: number): number {
   const { found } = cpu.guestPhysical as GuestPhysicalTranslation;
   if (!found.hasSubPages) return enter(cpu, lo, hi, found.physical, rights);
-  return cpu.tlb.enter(lo, hi, found.physical, 0, rights);
+  return enterFast(cpu, lo, hi, found.physical, 0, rights);
 }
 
 /** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
@@ -126,7 +136,21 @@ function enter(cpu: Processor, lo: number, hi: number, physical: number, rights:
   const isSeen =
     physical === cpu.apicAccessPage || isApicPage(cpu, physical) || pageHasBreakpoint(cpu, lo, hi);
   const direct = isSeen ? 0 : cpu.memory.directOffset(physical);
-  return cpu.tlb.enter(lo, hi, physical, direct, rights);
+  return enterFast(cpu, lo, hi, physical, direct, rights);
+}
+
+function enterFast(
+  cpu: Processor,
+  lo: number,
+  hi: number,
+  physical: number,
+  direct: number,
+  rights: number,
+): number {
+  const entry = cpu.tlb.enter(lo, hi, physical, direct, rights);
+  // The entry serves the present access, but nobody finds it again.
+  if (!cpu.translations.caching.keeps) cpu.tlb.forgetPage(lo, hi);
+  return entry;
 }
 
 /** Raises #PF. An access that fails leaves no translation of its page behind (SDM vol. 3A §5.10.4.1). */
@@ -203,22 +227,35 @@ export function forgetLinearPage(cpu: Processor, lo: number, hi: number): void {
   cpu.translations.invalidateCombinedPage(lo, hi, currentContext(cpu), cpu.guestPhysical?.tag ?? LINEAR);
 }
 
+/** Forgets all that is cached, which is allowed at any time (SDM §31.4.3.2). */
+export function forgetEverything(cpu: Processor): void {
+  cpu.translations.invalidateAll();
+  cpu.guestPhysical?.forgetMappings();
+  cpu.tlb.forgetAll();
+}
+
+/** After an operation that invalidates something: a policy may drop the rest, too. */
+export function translationsInvalidated(cpu: Processor): void {
+  if (cpu.translations.caching.dropsAtOperation()) forgetEverything(cpu);
+  else cpu.tlb.forgetAll();
+}
+
 /** INVLPG: forgets what translates `hi`:`lo` for the current PCID, global translations included. */
 export function invalidateLinearPage(cpu: Processor, lo: number, hi: number): void {
   cpu.translations.invalidatePage(lo, hi, currentContext(cpu), true);
-  cpu.tlb.forgetAll();
+  translationsInvalidated(cpu);
   cpu.requestAttention();
 }
 
 /** MOV to CR3 (SDM vol. 3A §5.10.4.1): what the present PCID has but global translations, unless `keeps`. */
 export function cr3Loaded(cpu: Processor, keeps: boolean): void {
   if (!keeps) cpu.translations.invalidateContext(currentContext(cpu), false);
-  cpu.tlb.forgetAll();
+  translationsInvalidated(cpu);
 }
 
 /** A change of CR0, CR4 or IA32_EFER that invalidates all translations of the VPID, global ones included. */
 export function invalidateEverything(cpu: Processor): void {
   cpu.translations.invalidateVpid(cpu.vpid, true);
-  cpu.tlb.forgetAll();
+  translationsInvalidated(cpu);
   cpu.requestAttention();
 }

@@ -6,6 +6,7 @@ import { Prng } from '../bits/prng.ts';
 import { bit } from '../bits/u64.ts';
 import { flatAccesses } from './addressing.ts';
 import { Attention } from './attention.ts';
+import { Caching } from './caching-policy.ts';
 import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
 import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
@@ -104,7 +105,7 @@ export class Processor {
   readonly f32: Float32Array;
   readonly f64: Float64Array;
   readonly tlb: Tlb;
-  readonly translations = new TranslationCache();
+  readonly translations: TranslationCache;
   /** VPID of translations: 0 but in VMX non-root operation with "enable VPID". */
   vpid = 0;
   /** Tells address spaces apart that are one to VPID and registers: another translation of guest-physical addresses. */
@@ -184,7 +185,9 @@ export class Processor {
     features: CpuidFeatures,
     memory: PhysicalMemory,
     identity: ProcessorIdentity = { signature: 0, brand: '', processors: index + 1 },
+    caching = new Caching(),
   ) {
+    this.translations = new TranslationCache(caching);
     this.index = index;
     this.features = features;
     this.identity = identity;

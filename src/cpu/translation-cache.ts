@@ -4,6 +4,8 @@
  * that covers them. The TLB of the fast path (tlb.ts) is a view of those usable under the present settings.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
+import { Caching } from './caching-policy.ts';
+import { StructureCache } from './structure-cache.ts';
 
 const SETS = 512;
 const WAYS = 4;
@@ -38,6 +40,10 @@ export function contextTag(vpid: number, pcid: number): number {
 export const LINEAR = 0;
 
 export class TranslationCache {
+  /** What is kept at all. */
+  readonly caching: Caching;
+  /** Paging-structure caches; contexts and second-level tags as here. */
+  readonly structures = new StructureCache();
   private readonly tagLow = new Int32Array(ENTRIES);
   private readonly tagHigh = new Int32Array(ENTRIES);
   private readonly contexts = new Int32Array(ENTRIES);
@@ -51,6 +57,10 @@ export class TranslationCache {
   readonly rights = new Int32Array(ENTRIES);
   /** Physical page by entry. */
   readonly physical = new Float64Array(ENTRIES);
+
+  constructor(caching = new Caching()) {
+    this.caching = caching;
+  }
 
   private set(lo: number, hi: number): number {
     const page = (lo >>> 12) ^ (hi << 3);
@@ -85,6 +95,7 @@ export class TranslationCache {
   }
 
   enter(lo: number, hi: number, context: number, second: number, physical: number, rights: number): void {
+    if (!this.caching.keeps) return;
     const set = this.set(lo, hi);
     let entry = this.find(lo, hi, context, second);
     if (entry < 0) {
@@ -102,8 +113,12 @@ export class TranslationCache {
     this.rights[entry] = rights;
   }
 
-  /** Forgets what translates `hi`:`lo` in `context`; global translations only if `globals` (INVLPG, INVPCID). */
+  /**
+   * Forgets what translates `hi`:`lo` in `context`, global translations only if `globals`, and the
+   * paging structures of the context (INVLPG, INVPCID).
+   */
   invalidatePage(lo: number, hi: number, context: number, globals: boolean): void {
+    this.structures.forget((n) => this.structures.contexts[n] === context);
     this.invalidate((n) => {
       const covered = globals ? this.usable(n, context) : this.contexts[n] === context && !this.isGlobal(n);
       return covered && this.isWithin(n, lo, hi);
@@ -112,6 +127,7 @@ export class TranslationCache {
 
   /** Forgets what one second-level translation has for `hi`:`lo` in `context` (SDM §31.4.3.1, EPT violations). */
   invalidateCombinedPage(lo: number, hi: number, context: number, second: number): void {
+    this.structures.forget((n) => this.structures.seconds[n] === second);
     this.invalidate((n) => this.seconds[n] === second && this.usable(n, context) && this.isWithin(n, lo, hi));
   }
 
@@ -126,16 +142,19 @@ export class TranslationCache {
 
   /** Forgets what translates `hi`:`lo` for a VPID, under every PCID (INVVPID of an individual address). */
   invalidateVpidPage(lo: number, hi: number, vpid: number): void {
+    this.structures.forget((n) => (this.structures.contexts[n] as number) >>> 12 === vpid);
     this.invalidate((n) => this.vpidOf(n) === vpid && this.isWithin(n, lo, hi));
   }
 
   /** Forgets every VPID but 0000H. */
   invalidateAllVpids(): void {
+    this.structures.forget((n) => (this.structures.contexts[n] as number) >>> 12 !== 0);
     this.invalidate((n) => this.vpidOf(n) !== 0);
   }
 
   /** Forgets one context; global translations only if `globals`. */
   invalidateContext(context: number, globals: boolean): void {
+    this.structures.forget((n) => this.structures.contexts[n] === context);
     this.invalidate((n) => this.contexts[n] === context && (globals || !this.isGlobal(n)));
   }
 
@@ -145,25 +164,31 @@ export class TranslationCache {
       this.invalidateAll();
       return;
     }
+    this.structures.forget((n) => (this.structures.contexts[n] as number) >>> 12 === vpid);
     this.invalidate((n) => this.vpidOf(n) === vpid && (globals || !this.isGlobal(n)));
   }
 
   /** Forgets the combined mappings of one second-level translation (INVEPT of a single context). */
   invalidateSecond(second: number): void {
+    this.structures.forget((n) => this.structures.seconds[n] === second);
     this.invalidate((n) => this.seconds[n] === second);
   }
 
   /** Forgets all combined mappings (INVEPT of all contexts). */
   invalidateCombined(): void {
+    this.structures.forget((n) => this.structures.seconds[n] !== LINEAR);
     this.invalidate((n) => this.seconds[n] !== LINEAR);
   }
 
   /** Forgets the combined mappings of a VPID (EPTP switching without VPIDs). */
   invalidateCombinedVpid(vpid: number): void {
+    const { contexts, seconds } = this.structures;
+    this.structures.forget((n) => seconds[n] !== LINEAR && (contexts[n] as number) >>> 12 === vpid);
     this.invalidate((n) => this.seconds[n] !== LINEAR && this.vpidOf(n) === vpid);
   }
 
   invalidateAll(): void {
+    this.structures.forgetAll();
     if (!this.occupied) return;
     this.tagLow.fill(0);
     this.occupied = false;

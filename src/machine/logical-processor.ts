@@ -3,6 +3,7 @@
  * instructions by name, ordinary loads and stores that are watched, MSRs and registers.
  */
 import { bit } from '../bits/u64.ts';
+import { Caching, type CachingPolicy } from '../cpu/caching-policy.ts';
 import { disassemble } from '../cpu/disassembly.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
@@ -32,6 +33,7 @@ export interface LogicalProcessorOptions {
   readonly memory: PhysicalMemory;
   readonly monitor: HazardMonitor;
   readonly flushPolicy: FlushPolicy;
+  readonly translations: CachingPolicy;
   readonly seed: number;
   /** All processors of the machine. */
   readonly peers: () => readonly LogicalProcessor[];
@@ -47,6 +49,8 @@ export interface ProcessorSnapshot {
   readonly repeatedAt: number;
   /** State of the generator behind RDRAND and RDSEED. */
   readonly random: number;
+  /** State of the generator of a seeded caching policy. */
+  readonly evictions: number;
   readonly vmx: VmxSnapshot;
 }
 
@@ -75,7 +79,13 @@ export class LogicalProcessor {
     this.#peers = options.peers;
     const { signature, title } = options.profile;
     const identity = { signature, brand: title, processors: options.processors };
-    this.processor = new Processor(options.index, options.capabilities.features, options.memory, identity);
+    this.processor = new Processor(
+      options.index,
+      options.capabilities.features,
+      options.memory,
+      identity,
+      new Caching(options.translations, options.seed),
+    );
     this.processor.random.state = options.seed;
     this.processor.accessWatch = (isStore, address, length, bytes) =>
       this.#seeAccess(isStore ? 'store' : 'load', address, length, bytes);
@@ -368,6 +378,7 @@ export class LogicalProcessor {
       waited,
       repeatedAt,
       random: random.state,
+      evictions: this.processor.translations.caching.random.state,
       vmx: this.unit.snapshot(),
     };
   }
@@ -378,6 +389,7 @@ export class LogicalProcessor {
     this.processor.waited = snapshot.waited;
     this.processor.repeatedAt = snapshot.repeatedAt;
     this.processor.random.state = snapshot.random;
+    this.processor.translations.caching.random.state = snapshot.evictions;
     this.processor.stopRequested = false;
     this.processor.pauseRequested = false;
     this.processor.updateMode();

@@ -2,6 +2,7 @@
  * The physical CPU set: 1 to 256 logical processors over one physical memory, one hazard monitor and
  * snapshots of it all. Same inputs and same seed give the same result to the last bit.
  */
+import type { CachingPolicy } from '../cpu/caching-policy.ts';
 import { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { STATE_BYTES } from '../cpu/state-layout.ts';
 import type { FlushPolicy } from '../vmcs/processor-copy.ts';
@@ -28,6 +29,8 @@ export interface MachineOptions {
   readonly level?: 'checked' | 'complete';
   /** Flush policy of all processors, or of each. */
   readonly flushPolicy?: FlushPolicy | readonly FlushPolicy[];
+  /** How long translations are kept, of all processors or of each; `retain` if left out. */
+  readonly translations?: CachingPolicy | readonly CachingPolicy[];
   readonly hazards?: HazardMode;
   /** Seed of every seeded choice, 0–2^32−1. */
   readonly seed?: number;
@@ -76,6 +79,7 @@ export class Machine {
     this.#monitor = new HazardMonitor(options.hazards ?? 'report');
     const profiles = each(profile, cpus, 'profile').map(profileNamed);
     const policies = each(flushPolicy, cpus, 'flushPolicy');
+    const caching = each(options.translations ?? 'retain', cpus, 'translations');
     this.processors = profiles.map(
       (p, index) =>
         new LogicalProcessor({
@@ -86,6 +90,7 @@ export class Machine {
           memory: this.memory,
           monitor: this.#monitor,
           flushPolicy: policies[index] as FlushPolicy,
+          translations: caching[index] as CachingPolicy,
           seed: (seed + Math.imul(index + 1, 0x9e37_79b1)) >>> 0,
           peers: () => this.processors,
         }),

@@ -5,6 +5,7 @@
  */
 import { bit } from '../bits/u64.ts';
 import { Attention } from '../cpu/attention.ts';
+import { forgetEverything } from '../cpu/paging.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
@@ -185,6 +186,10 @@ export class VmxUnit implements VmxProcessor {
     if (cpu.vpid === 0 && vmx.vpid === 0) {
       cpu.translations.invalidateVpid(0, true);
       cpu.tlb.forgetAll();
+    }
+    if (cpu.translations.caching.dropsAtOperation()) {
+      this.ept.forgetMappings();
+      forgetEverything(cpu);
     }
     this.followOperation();
     // Before the first instruction of a guest comes what VM entry injected or left pending.

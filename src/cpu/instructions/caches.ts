@@ -8,7 +8,7 @@ import { load } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND, operandAddress } from '../operand-forms.ts';
-import { invalidateLinearPage } from '../paging.ts';
+import { invalidateLinearPage, translationsInvalidated } from '../paging.ts';
 import type { Processor } from '../processor.ts';
 import { CR4, Register } from '../registers.ts';
 import { Access } from '../tlb.ts';
@@ -63,7 +63,7 @@ const invpcid: Execute = (cpu, i) => {
     translations.invalidatePage(lo, Number(BigInt.asIntN(32, address >> 32n)), context, false);
   } else if (type === SingleContext) translations.invalidateContext(context, false);
   else translations.invalidateVpid(cpu.vpid, type === AllIncludingGlobals);
-  cpu.tlb.forgetAll();
+  translationsInvalidated(cpu);
   return Next.Lookup;
 };
 

@@ -4,6 +4,7 @@
  */
 import { addressOf, indexAt } from '../../cpu/page-walk.ts';
 import type { PhysicalMemory } from '../../cpu/physical-memory.ts';
+import type { StructureCache } from '../../cpu/structure-cache.ts';
 import { EptBit, type EptRules, isMisconfigured, isPresent, mapsPage } from './ept-entry.ts';
 
 export const EptWalk = { Mapped: 0, NotPresent: 1, Misconfigured: 2, OutOfReach: 3 } as const;
@@ -28,18 +29,51 @@ export const EPT_WALK = {
   physical: 0,
   /** Entries used, from the first structure to the last, and where they are. */
   count: 0,
+  /** Whether the walk began with a cached structure; `count` and `at` have the rest. */
+  usedCache: false,
   at: new Float64Array(MAX_LEVELS),
 };
 
-/** Walks for the guest-physical address whose halves are `hi`:`lo`. Nothing is changed in memory. */
-export function walkEpt(memory: PhysicalMemory, rules: EptRules, lo: number, hi: number): EptWalk {
+/** Context of cached EPT structures: they know no VPID. */
+const CONTEXT = 0;
+const RIGHTS = EptBit.Read | EptBit.Write | EptBit.Execute | EptBit.UserExecute;
+/** In the rights of a cached structure: the level of its entries. */
+const LEVEL_SHIFT = 12;
+
+/**
+ * Walks for the guest-physical address whose halves are `hi`:`lo`, with the structures cached under
+ * `tag` if there are any. Nothing is changed in memory.
+ */
+export function walkEpt(
+  memory: PhysicalMemory,
+  rules: EptRules,
+  lo: number,
+  hi: number,
+  structures?: StructureCache,
+  tag = 0,
+): EptWalk {
   const walk = EPT_WALK;
+  walk.usedCache = false;
   walk.all = -1;
   walk.upper = -1;
   walk.count = 0;
   if (rules.levels === 4 && (hi & FOUR_LEVEL_HIGH) !== 0) return EptWalk.OutOfReach;
   let table = rules.root;
-  for (let level = rules.levels; ; level--) {
+  let start = rules.levels;
+  if (structures !== undefined) {
+    for (let level = 2; level <= rules.levels; level++) {
+      const n = structures.find(level, lo, hi, CONTEXT, tag);
+      if (n < 0) continue;
+      const known = structures.rights[n] as number;
+      walk.usedCache = true;
+      walk.all = known & RIGHTS;
+      walk.upper = known & RIGHTS;
+      table = structures.tables[n] as number;
+      start = known >> LEVEL_SHIFT;
+      break;
+    }
+  }
+  for (let level = start; ; level--) {
     const at = table + 8 * indexAt(level, lo, hi);
     const low = memory.read32(at) | 0;
     const high = memory.read32(at + 4) | 0;
@@ -57,6 +91,15 @@ export function walkEpt(memory: PhysicalMemory, rules: EptRules, lo: number, hi:
     }
     walk.upper &= low;
     table = addressOf(low, high, PAGE_FRAME);
+    structures?.enter(
+      level,
+      lo,
+      hi,
+      CONTEXT,
+      tag,
+      table,
+      (walk.upper & RIGHTS) | ((level - 1) << LEVEL_SHIFT),
+    );
   }
 }
 

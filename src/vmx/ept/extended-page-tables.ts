@@ -5,7 +5,7 @@
  */
 import { raise, raiseVmExit, Vector } from '../../cpu/exceptions.ts';
 import { type GuestPhysicalTranslation, type HlatPaging, LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
-import { forgetLinearPage } from '../../cpu/paging.ts';
+import { forgetLinearPage, translationsInvalidated } from '../../cpu/paging.ts';
 import { Access } from '../../cpu/tlb.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
 import { Field } from '../../vmcs/fields.ts';
@@ -119,8 +119,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     const lo = address | 0;
     const hi = Math.floor(address / TWO_32);
     const { settings, p } = this;
-    const { memory } = p.cpu;
-    const result = walkEpt(memory, settings, lo, hi);
+    const result = this.walk(lo, hi, kind, isUser);
     if (result === EptWalk.Misconfigured) return this.exits(misconfigurationExit(p, address));
     if (result !== EptWalk.Mapped) return this.violates(address, kind, result, false);
     if (!this.allows(kind, isUser)) {
@@ -131,8 +130,20 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     }
     if (settings.accessedDirty && !this.setFlags(address, kind)) return false;
     EPT_WALK.physical -= lo & (PAGE_SIZE - 1);
-    mappings.keep(page, tag);
+    if (p.cpu.translations.caching.keeps) mappings.keep(page, tag);
     return true;
+  }
+
+  /** Walks, from the first structure unless cached ones lead to what the access may have. */
+  private walk(lo: number, hi: number, kind: number, isUser: boolean): EptWalk {
+    const { settings, tag } = this;
+    const { memory, translations } = this.p.cpu;
+    if (!translations.caching.keeps) return walkEpt(memory, settings, lo, hi);
+    const { structures } = this.mappings;
+    const result = walkEpt(memory, settings, lo, hi, structures, tag);
+    if (!EPT_WALK.usedCache || (result === EptWalk.Mapped && this.allows(kind, isUser))) return result;
+    structures.forget((n) => structures.seconds[n] === tag);
+    return walkEpt(memory, settings, lo, hi, structures, tag);
   }
 
   /** The rights of the last walk suffice, and guest-paging verification does not fail. */
@@ -200,12 +211,16 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     return this.exits(violationExit(p, address, qualification));
   }
 
+  forgetMappings(): void {
+    this.mappings.forgetAll();
+  }
+
   /** INVEPT of a single context: whatever was made from the structures that start at `root` (SDM §31.4.3.1). */
   invalidateContext(root: number): void {
     const { cpu } = this.p;
     this.mappings.forgetTag(tagOf(root));
     cpu.translations.invalidateSecond(tagOf(root));
-    cpu.tlb.forgetAll();
+    translationsInvalidated(cpu);
   }
 
   /** INVEPT of all contexts. */
@@ -213,7 +228,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     const { cpu } = this.p;
     this.mappings.forgetAll();
     cpu.translations.invalidateCombined();
-    cpu.tlb.forgetAll();
+    translationsInvalidated(cpu);
   }
 
   private exits(request: ExitRequest): false {

@@ -2,6 +2,7 @@
  * Guest-physical mappings (SDM §31.4.1, §31.4.2): what EPT walks found, page by page, tagged with the
  * address of the first EPT structure alone, and kept until an invalidation that covers them.
  */
+import { StructureCache } from '../../cpu/structure-cache.ts';
 import { EPT_WALK } from './ept-walk.ts';
 
 const ENTRIES = 1024;
@@ -17,6 +18,8 @@ export class GuestPhysicalMappings {
   private readonly high = new Int32Array(ENTRIES);
   private readonly level = new Uint8Array(ENTRIES);
   private occupied = false;
+  /** EPT paging-structure caches; the second-level tag is that of the mappings. */
+  readonly structures = new StructureCache();
 
   private place(page: number): number {
     return (page ^ Math.floor(page / ENTRIES)) & (ENTRIES - 1);
@@ -51,19 +54,22 @@ export class GuestPhysicalMappings {
     this.level[n] = EPT_WALK.level;
   }
 
-  /** Forgets what translates page number `page`. */
+  /** Forgets what translates page number `page`, and the structures on the way to it. */
   forgetPage(page: number, tag: number): void {
+    this.structures.forget((m) => this.structures.seconds[m] === tag);
     const n = this.place(page);
     if (this.pages[n] === page && this.tags[n] === tag) this.pages[n] = EMPTY;
   }
 
   /** Forgets the mappings of one first structure. */
   forgetTag(tag: number): void {
+    this.structures.forget((n) => this.structures.seconds[n] === tag);
     if (!this.occupied) return;
     for (let n = 0; n < ENTRIES; n++) if (this.tags[n] === tag) this.pages[n] = EMPTY;
   }
 
   forgetAll(): void {
+    this.structures.forgetAll();
     if (!this.occupied) return;
     this.occupied = false;
     this.pages.fill(EMPTY);

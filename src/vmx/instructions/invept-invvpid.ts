@@ -1,5 +1,6 @@
 /** INVEPT and INVVPID (SDM §33.3): which cached mappings they invalidate is in §31.4.3.1. */
 import { isCanonical } from '../../bits/address.ts';
+import { translationsInvalidated } from '../../cpu/paging.ts';
 import { Mode } from '../../cpu/processor.ts';
 import { EptVpidCap } from '../capabilities/capability-msrs.ts';
 import { EPTP_ADDRESS, isEptpValid } from '../ept/eptp.ts';
@@ -73,14 +74,13 @@ export function invept(
 
 /** Forgets cached translations as INVVPID of `type` says (SDM §31.4). */
 function invalidate(p: VmxProcessor, type: number, vpid: number, linear: bigint): void {
-  const { translations, tlb } = p.cpu;
-  tlb.forgetAll();
+  const { translations } = p.cpu;
   if (type === 0) {
     const lo = Number(BigInt.asIntN(32, linear));
     translations.invalidateVpidPage(lo, Number(BigInt.asIntN(32, linear >> 32n)), vpid);
   } else if (type === 2) translations.invalidateAllVpids();
   else translations.invalidateVpid(vpid, type === 1);
-  p.cpu.tlb.forgetAll();
+  translationsInvalidated(p.cpu);
 }
 
 /** `descriptor` is 128 bits: VPID in 15:0, zeros in 63:16, linear address in 127:64. */

@@ -1,0 +1,337 @@
+/** What a processor keeps of translations, and what makes it forget (SDM §31.4): each rule by a mapping that is stale until then. */
+import { describe, expect, it } from 'vitest';
+import type { CachingPolicy } from '../../../src/cpu/caching-policy.ts';
+import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
+import type { ControlId } from '../../../src/vmcs/controls.ts';
+import { Ept, type EptGuestOptions, EptTables, eptGuest, GUEST } from '../../support/ept.ts';
+import { guestMachine, runToExit } from '../../support/guest.ts';
+
+const DIRECTORY = 0x30_2000;
+/** A page table of the guest for its third 2 MBytes, where {@link LINEAR} is. */
+const TABLE = 0x28_0000;
+const LINEAR = 0x40_0000;
+const OLD = 0x29_0000;
+const NEW = 0x2a_0000;
+const PRESENT = 0x67n;
+const VPID: ControlId[] = ['proc2.enableVpid'];
+
+/** Reads {@link LINEAR} before and after a VMCALL, with every pass exiting by another VMCALL. */
+const READS = `again: mov rax, [${LINEAR}]\nvmcall\njmp again`;
+
+interface Situation {
+  readonly cpu: LogicalProcessor;
+  readonly memory: EptTables['memory'];
+  readonly tables: EptTables | undefined;
+  /** Runs the guest to its next VMCALL; what it read, or the reason of another exit. */
+  read(): bigint | string;
+}
+
+function prepare(memory: EptTables['memory'], global = 0n): void {
+  memory.write64(DIRECTORY + 16, BigInt(TABLE) | PRESENT);
+  memory.write64(TABLE, BigInt(OLD) | PRESENT | global);
+  memory.write64(OLD, 1n);
+  memory.write64(NEW, 2n);
+}
+
+function reader(cpu: LogicalProcessor) {
+  return () => {
+    if (cpu.operation === 'root') {
+      const reason = cpu.vmread('exitReason').value;
+      const length = reason === 18n ? cpu.vmread('vmExitInstructionLength').value : 0n;
+      cpu.vmwrite('guestRip', cpu.vmread('guestRip').value + length);
+      expect(cpu.vmresume().kind).toBe('VMentry');
+    }
+    runToExit(cpu);
+    const reason = cpu.vmread('exitReason').value;
+    return reason === 18n ? cpu.get('RAX') : `exit ${reason}`;
+  };
+}
+
+/** A guest with EPT. */
+function underEpt(options: EptGuestOptions = {}, code = READS, global = 0n): Situation {
+  const { machine, cpu, tables } = eptGuest(code, {
+    ...options,
+    prepare: (t, m) => {
+      prepare(m.memory, global);
+      options.prepare?.(t, m);
+    },
+  });
+  return { cpu, memory: machine.memory, tables, read: reader(cpu) };
+}
+
+/** A guest whose page tables are the hypervisor's own. */
+function withoutEpt(
+  controls: readonly ControlId[],
+  code = READS,
+  global = 0n,
+  translations: CachingPolicy = 'retain',
+): Situation {
+  const machine = guestMachine(code, {
+    controls: ['proc.activateSecondaryControls', ...controls],
+    fields: { vpid: 7n, guestCr4: 0x20a0n },
+    translations,
+    setUp: ({ memory }) => prepare(memory, global),
+  });
+  const cpu = machine.cpu(0);
+  return { cpu, memory: machine.memory, tables: undefined, read: reader(cpu) };
+}
+
+const remap = ({ memory }: Situation) => memory.write64(TABLE, BigInt(NEW) | PRESENT);
+const remapEpt = ({ tables }: Situation) => tables?.map(OLD, NEW);
+const invvpid = ({ cpu }: Situation, type: number, vpid = 7n, address = BigInt(LINEAR)) =>
+  expect(cpu.invvpid(type, (address << 64n) | vpid).kind).toBe('VMsucceed');
+const invept = ({ cpu, tables }: Situation, type: number, eptp = (tables as EptTables).eptp()) =>
+  expect(cpu.invept(type, eptp).kind).toBe('VMsucceed');
+
+describe('linear mappings', () => {
+  it('survive transitions with a VPID, and go with every one without', () => {
+    const kept = withoutEpt(VPID);
+    expect(kept.read()).toBe(1n);
+    remap(kept);
+    expect(kept.read()).toBe(1n);
+    const dropped = withoutEpt([]);
+    expect(dropped.read()).toBe(1n);
+    remap(dropped);
+    expect(dropped.read()).toBe(2n);
+  });
+
+  it('go with INVVPID of their address, context, of all contexts, or all but global ones', () => {
+    for (const type of [0, 1, 2, 3]) {
+      const s = withoutEpt(VPID);
+      s.read();
+      remap(s);
+      invvpid(s, type);
+      expect(s.read(), `type ${type}`).toBe(2n);
+    }
+  });
+
+  it('stay after INVVPID of another address or context, and after INVEPT', () => {
+    for (const invalidate of [
+      (s: Situation) => invvpid(s, 0, 7n, BigInt(LINEAR + 0x1000)),
+      (s: Situation) => invvpid(s, 1, 8n),
+      (s: Situation) => expect(s.cpu.invept(2, 0n).kind).toBe('VMsucceed'),
+    ]) {
+      const s = withoutEpt(VPID);
+      s.read();
+      remap(s);
+      invalidate(s);
+      expect(s.read()).toBe(1n);
+    }
+  });
+
+  it('stay after INVVPID that retains globals if they are global', () => {
+    const kept = withoutEpt(VPID, READS, 0x100n);
+    kept.read();
+    remap(kept);
+    invvpid(kept, 3);
+    expect(kept.read()).toBe(1n);
+    invvpid(kept, 1);
+    expect(kept.read()).toBe(2n);
+  });
+
+  it('are those of one VPID', () => {
+    const s = withoutEpt(VPID);
+    s.read();
+    remap(s);
+    s.cpu.vmwrite('vpid', 8n);
+    expect(s.read()).toBe(2n);
+    s.cpu.vmwrite('vpid', 7n);
+    expect(s.read()).toBe(1n);
+  });
+
+  it('go with what the guest itself invalidates, but not what the host does', () => {
+    const host = withoutEpt(VPID);
+    host.read();
+    remap(host);
+    // INVLPG in root operation concerns VPID 0000H.
+    host.cpu.processor.translations.invalidatePage(LINEAR, 0, 0, true);
+    expect(host.read()).toBe(1n);
+    for (const source of [
+      `invlpg [rbx + ${LINEAR}]`,
+      'mov rcx, cr3\nmov cr3, rcx',
+      'mov rcx, cr4\nxor rcx, 0x80\nmov cr4, rcx',
+    ]) {
+      const s = withoutEpt(
+        VPID,
+        `mov rax, [${LINEAR}]\nvmcall\nmov rax, [${LINEAR}]\nvmcall\n${source}\nmov rax, [${LINEAR}]\nvmcall`,
+      );
+      s.read();
+      remap(s);
+      expect(s.read()).toBe(1n);
+      expect(s.read(), source).toBe(2n);
+    }
+  });
+
+  it('are kept by the policies as they say', () => {
+    const found = (['none', 'eager', 'retain'] as const).map((policy) => {
+      const s = withoutEpt(VPID, READS, 0n, policy);
+      s.read();
+      remap(s);
+      return s.read();
+    });
+    expect(found).toEqual([2n, 2n, 1n]);
+  });
+});
+
+describe('combined and guest-physical mappings', () => {
+  it('survive transitions and INVVPID as to EPT, and go with INVEPT', () => {
+    for (const type of [1, 2]) {
+      const s = underEpt({ controls: VPID, fields: { vpid: 7n } });
+      expect(s.read()).toBe(1n);
+      remapEpt(s);
+      expect(s.read()).toBe(1n);
+      // Without the combined mapping, the guest-physical one is still there.
+      invvpid(s, 2);
+      expect(s.read()).toBe(1n);
+      invept(s, type);
+      expect(s.read(), `type ${type}`).toBe(2n);
+    }
+  });
+
+  it('stay after INVEPT of another context', () => {
+    const s = underEpt({ controls: VPID, fields: { vpid: 7n } });
+    s.read();
+    remapEpt(s);
+    invept(s, 1, 0x20_001en);
+    expect(s.read()).toBe(1n);
+  });
+
+  it('leave guest-physical mappings to transitions without a VPID', () => {
+    const s = underEpt();
+    s.read();
+    remapEpt(s);
+    expect(s.read()).toBe(1n);
+    remap(s);
+    expect(s.read()).toBe(2n);
+  });
+
+  it('are those of one first structure, whatever else the EPTP says', () => {
+    const s = underEpt({ controls: VPID, fields: { vpid: 7n } });
+    s.read();
+    remapEpt(s);
+    const other = new EptTables(s.memory, 0x2c_0000);
+    other.identity(0, 0x400);
+    s.cpu.vmwrite('eptPointer', other.eptp());
+    expect(s.read()).toBe(1n);
+    s.cpu.vmwrite('eptPointer', (s.tables as EptTables).eptp());
+    expect(s.read()).toBe(1n);
+    // With accessed and dirty flags from now on: the mapping made without them is used all the same.
+    s.cpu.vmwrite('eptPointer', (s.tables as EptTables).eptp(0x40n));
+    expect(s.read()).toBe(1n);
+    expect((s.tables as EptTables).get(OLD) & Ept.A).toBe(0n);
+  });
+
+  it('go with an EPT violation of their address', () => {
+    const s = underEpt(
+      { controls: VPID, fields: { vpid: 7n } },
+      `again: mov rax, [${LINEAR}]\nvmcall\nmov [${LINEAR}], rbx\nvmcall\njmp again`,
+    );
+    s.tables?.map(OLD, OLD, Ept.R | Ept.WB);
+    s.read();
+    s.tables?.map(OLD, NEW, Ept.R | Ept.WB);
+    expect(s.read()).toBe('exit 48');
+    s.cpu.vmwrite('guestRip', BigInt(GUEST));
+    expect(s.read()).toBe(2n);
+  });
+
+  it('take rights that were raised without an invalidation', () => {
+    const s = underEpt(
+      { controls: VPID, fields: { vpid: 7n } },
+      `mov rax, [${LINEAR}]\nvmcall\nmov [${LINEAR}], rbx\nvmcall`,
+    );
+    s.tables?.map(OLD, OLD, Ept.R | Ept.WB);
+    s.read();
+    s.tables?.map(OLD, OLD);
+    expect(s.read()).toBe(1n);
+    expect(s.memory.read64(OLD)).toBe(0n);
+  });
+
+  it('are never made from entries that were not present or misconfigured', () => {
+    for (const entry of [0n, Ept.W]) {
+      const s = underEpt({ controls: VPID, fields: { vpid: 7n } });
+      s.tables?.map(OLD, OLD, entry);
+      expect(s.read()).toMatch(/exit 4[89]/);
+      s.tables?.map(OLD, NEW);
+      expect(s.read()).toBe(2n);
+    }
+  });
+
+  it('go with EPTP switching only without a VPID, as far as they are combined', () => {
+    const LIST = 0x2b_0000;
+    for (const vpid of [false, true]) {
+      const code = `mov rax, [${LINEAR}]\nvmcall\nxor eax, eax\nxor ecx, ecx\nvmfunc\nmov rax, [${LINEAR}]\nvmcall`;
+      const s = underEpt(
+        {
+          controls: ['proc2.enableVmFunctions', ...(vpid ? VPID : [])],
+          fields: { vmFunctionControls: 1n, eptpListAddress: BigInt(LIST), vpid: 7n },
+        },
+        code,
+      );
+      s.memory.write64(LIST, (s.tables as EptTables).eptp());
+      s.read();
+      remap(s);
+      expect(s.read()).toBe(vpid ? 1n : 2n);
+    }
+  });
+});
+
+describe('paging-structure caches', () => {
+  /** Reads two pages that one page table maps, the second one only in the second pass. */
+  const TWO = `mov rax, [${LINEAR}]\nvmcall\nmov rax, [${LINEAR + 0x1000}]\nvmcall`;
+  const OTHER_TABLE = 0x2b_0000;
+  const fill = ({ memory }: Situation) => {
+    memory.write64(TABLE + 8, BigInt(OLD) | PRESENT);
+    memory.write64(OTHER_TABLE + 8, BigInt(NEW) | PRESENT);
+  };
+
+  it('lead to a page table although the entry for it has changed, until INVVPID', () => {
+    for (const invalidates of [false, true]) {
+      const s = withoutEpt(VPID, TWO);
+      fill(s);
+      s.read();
+      s.memory.write64(DIRECTORY + 16, BigInt(OTHER_TABLE) | PRESENT);
+      if (invalidates) invvpid(s, 1);
+      expect(s.read()).toBe(invalidates ? 2n : 1n);
+    }
+  });
+
+  it('make no page fault that the present structures would not make', () => {
+    const s = withoutEpt(VPID, TWO);
+    fill(s);
+    s.memory.write64(TABLE + 8, 0n);
+    s.read();
+    s.memory.write64(DIRECTORY + 16, BigInt(OTHER_TABLE) | PRESENT);
+    expect(s.read()).toBe(2n);
+  });
+
+  it('lead to an EPT page table although the entry for it has changed, until INVEPT', () => {
+    for (const invalidates of [false, true]) {
+      const s = underEpt({ controls: VPID, fields: { vpid: 7n } }, TWO);
+      s.memory.write64(TABLE + 8, BigInt(OLD + 0x1000) | PRESENT);
+      s.memory.write64(OLD + 0x1000, 1n);
+      s.read();
+      const tables = s.tables as EptTables;
+      const changed = new EptTables(s.memory, 0x2c_0000);
+      changed.identity(0x20_0000, 0x200);
+      changed.map(OLD + 0x1000, NEW);
+      tables.set(OLD, changed.get(OLD, 2), 2);
+      if (invalidates) invept(s, 1);
+      expect(s.read()).toBe(invalidates ? 2n : 1n);
+    }
+  });
+});
+
+it('keeps a mapping of its own for each PCID', () => {
+  const code = `mov rax, [${LINEAR}]\nvmcall\nmov rcx, cr3\nor rcx, 5\nbts rcx, 63\nmov cr3, rcx\nmov rax, [${LINEAR}]\nvmcall\nxor rcx, 5\nmov cr3, rcx\nmov rax, [${LINEAR}]\nvmcall`;
+  const machine = guestMachine(code, {
+    controls: ['proc.activateSecondaryControls', 'proc2.enableVpid'],
+    fields: { vpid: 7n, guestCr4: 0x2_2020n },
+    setUp: ({ memory }) => prepare(memory),
+  });
+  const s = { cpu: machine.cpu(0), memory: machine.memory, tables: undefined, read: reader(machine.cpu(0)) };
+  expect(s.read()).toBe(1n);
+  remap(s);
+  // Another PCID has nothing; the first one still has its mapping, as the source's bit 63 asked for.
+  expect(s.read()).toBe(2n);
+  expect(s.read()).toBe(1n);
+});
