@@ -3,6 +3,7 @@
 import type { EntryMode } from '../machine/boot/entry-state.ts';
 import { MAX_CPUS } from '../machine/machine.ts';
 import { SMALLEST_MEMORY } from '../machine/memory-map.ts';
+import { DEFAULT_QUANTUM, type Interleaving } from '../machine/scheduler.ts';
 import { alternatives, Problem } from './problem.ts';
 import { profileNamed } from './profile-argument.ts';
 
@@ -18,6 +19,8 @@ export interface RunOptionTexts {
   readonly maxInstructions?: string;
   readonly timeout?: string;
   readonly seed: string;
+  readonly quantum?: string;
+  readonly interleave?: string;
   readonly serial: string;
   readonly debugConsole: string;
   readonly trace?: string;
@@ -36,6 +39,8 @@ export interface RunOptions {
   readonly modules: readonly ModuleArgument[];
   readonly profile: string;
   readonly memory: number;
+  readonly cpus: number;
+  readonly interleaving: Interleaving;
   /** Of a flat binary. */
   readonly flat: { readonly address: number; readonly mode: EntryMode } | undefined;
   /** Infinity if there is no limit, as for {@link timeoutSeconds}. */
@@ -51,12 +56,11 @@ export interface RunOptions {
 
 const MODES: readonly EntryMode[] = [16, 32, 64];
 const BYTES: Readonly<Record<string, number>> = { '': 1, k: 2 ** 10, m: 2 ** 20, g: 2 ** 30 };
+const LONGEST_QUANTUM = 1e9;
 const COUNTS: Readonly<Record<string, number>> = { '': 1, k: 1e3, m: 1e6, g: 1e9 };
 
 /** @throws Problem naming the option that cannot be used */
 export function parseRunOptions(texts: RunOptionTexts): RunOptions {
-  const cpus = wholeNumber('--cpus', texts.cpus, 1, MAX_CPUS);
-  if (cpus !== 1) throw new Problem(`--cpus ${cpus}: only 1 processor can run so far`);
   if (texts.traceInstructions && texts.trace === undefined) {
     throw new Problem('--trace-instructions needs --trace FILE');
   }
@@ -68,6 +72,8 @@ export function parseRunOptions(texts: RunOptionTexts): RunOptions {
     modules: (texts.module ?? []).map(parseModule),
     profile: profileNamed(texts.cpu).name,
     memory: parseMemory(texts.memory),
+    cpus: wholeNumber('--cpus', texts.cpus, 1, MAX_CPUS),
+    interleaving: parseInterleaving(texts),
     flat: parseFlat(texts),
     maxInstructions:
       texts.maxInstructions === undefined
@@ -101,6 +107,13 @@ function parseFlat({ flat, mode, module = [] }: RunOptionTexts): RunOptions['fla
   const bits = MODES.find((m) => `${m}` === (mode ?? '16'));
   if (bits === undefined) throw new Problem(`--mode ${mode}: use ${alternatives(MODES.map(String))}`);
   return { address: wholeNumber('--flat', flat, 0, Number.MAX_SAFE_INTEGER), mode: bits };
+}
+
+function parseInterleaving({ quantum, interleave }: RunOptionTexts): Interleaving {
+  return {
+    quantum: quantum === undefined ? DEFAULT_QUANTUM : wholeNumber('--quantum', quantum, 1, LONGEST_QUANTUM),
+    ...(interleave !== undefined && { seed: wholeNumber('--interleave', interleave, 0, 0xffff_ffff) }),
+  };
 }
 
 function parseMemory(text: string): number {

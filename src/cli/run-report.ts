@@ -1,5 +1,6 @@
 /** What a run came to: the facts, as text for people and as JSON, and the exit status of the command. */
 import { hex } from '../bits/u64.ts';
+import type { LogicalProcessor } from '../machine/logical-processor.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { RunEnd } from '../machine/run-machine.ts';
 import { exitReasonSpec } from '../vmx/exit/exit-reasons.ts';
@@ -62,7 +63,7 @@ export function endText(end: CommandEnd): string {
     case 'reset':
       return `reset by ${end.by}`;
     case 'halted':
-      return `the processor waits (${end.state}), and no event can wake it`;
+      return `every processor waits (${end.state}), and no event can wake one`;
     case 'vmx-abort':
       return 'a VMX abort put the processor into shutdown';
     case 'hazard':
@@ -84,6 +85,28 @@ function hazardCounts(machine: Machine): readonly (readonly [string, number])[] 
   return [...counts];
 }
 
+const ACTIVITIES = ['active', 'HLT', 'shutdown', 'wait-for-SIPI'] as const;
+
+function processorJson(cpu: LogicalProcessor) {
+  return {
+    state: ACTIVITIES[Number(cpu.get('activityState'))] ?? 'active',
+    instructions: cpu.processor.executed,
+    csSelector: hex(cpu.get('CS.selector'), 4),
+    rip: hex(cpu.get('RIP'), 16),
+    vmxOperation: cpu.operation,
+  };
+}
+
+function unmodelledCounts(machine: Machine): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const { processor } of machine.processors) {
+    for (const [mnemonic, count] of processor.unmodelled) {
+      counts.set(mnemonic, (counts.get(mnemonic) ?? 0) + count);
+    }
+  }
+  return counts;
+}
+
 /** The report as programs read it. */
 export function reportJson(facts: RunFacts, machine: Machine) {
   const cpu = machine.cpu(0);
@@ -96,7 +119,7 @@ export function reportJson(facts: RunFacts, machine: Machine) {
     profile: facts.profile,
     memory: facts.memory,
     seed: facts.seed,
-    instructions: cpu.processor.executed,
+    instructions: machine.executed,
     virtualNanoseconds: machine.time,
     seconds: facts.seconds,
     cpu: {
@@ -110,11 +133,12 @@ export function reportJson(facts: RunFacts, machine: Machine) {
       cpl: cpu.cpl,
       vmxOperation: cpu.operation,
     },
+    cpus: machine.processors.map(processorJson),
     exits: byReason(facts.exits),
     entryFailures: byReason(facts.entryFailures),
     hazards: hazardCounts(machine).map(([id, count]) => ({ id, count })),
     hazardCount: machine.hazardCount,
-    unmodelled: [...cpu.processor.unmodelled].map(([mnemonic, count]) => ({ mnemonic, count })),
+    unmodelled: [...unmodelledCounts(machine)].map(([mnemonic, count]) => ({ mnemonic, count })),
     unclaimedPorts: counted(machine.platform?.bus.unclaimed ?? new Map()).map(([port, count]) => ({
       port: hex(port),
       count,
@@ -142,6 +166,10 @@ export function reportText(facts: RunFacts, machine: Machine): string {
       'VMX',
       cpu.vmxOperation === 'outside' ? 'outside VMX operation' : `in VMX ${cpu.vmxOperation} operation`,
     ],
+    ...(report.cpus.length === 1 ? [] : report.cpus).map((c, index): [string, string] => [
+      `cpu${index}`,
+      `${c.state}, ${c.csSelector}:${c.rip}, VMX ${c.vmxOperation}, ${c.instructions.toLocaleString('en')} instructions`,
+    ]),
     ['VM exits', `${total(report.exits)}`],
     ...report.exits.map((e): [string, string] => ['', `${e.count} × ${e.reason} ${e.name ?? ''}`]),
     ...report.entryFailures.map((e): [string, string] => [

@@ -1,8 +1,10 @@
 /** `vmxon run IMAGE`: boots a Multiboot image or a flat binary and lets it execute until it ends. */
 import type { Command } from 'commander';
-import { applyBootPlan, type BootPlan, isProblem } from '../machine/boot/boot-plan.ts';
+import { type BootPlan, isProblem } from '../machine/boot/boot-plan.ts';
+import { bootMachine } from '../machine/boot/firmware.ts';
 import { planFlat } from '../machine/boot/flat.ts';
 import { planMultiboot } from '../machine/boot/multiboot.ts';
+import type { LogicalProcessor } from '../machine/logical-processor.ts';
 import { Machine } from '../machine/machine.ts';
 import { runMachine } from '../machine/run-machine.ts';
 import { Field } from '../vmcs/fields.ts';
@@ -36,7 +38,9 @@ export function addRunCommand(program: Command): void {
     .option('--append <text>', 'command line of the kernel, after the name of the image')
     .option('--module <file[=text]>', 'load a module with its text; may be repeated', collect)
     .option('--cpu <profile>', 'processor (see "vmxon cpu")', 'full')
-    .option('--cpus <n>', 'number of processors: 1 for now', '1')
+    .option('--cpus <n>', 'number of processors', '1')
+    .option('--quantum <n>', 'instructions of a turn, of several processors (default: 1000)')
+    .option('--interleave <seed>', 'draw turns and their lengths from this seed')
     .option('--memory <size>', 'RAM, such as 64M or 2G', '64M')
     .option('--flat <address>', 'the image is a flat binary for this address')
     .option('--mode <bits>', 'mode in which a flat binary is entered: 16, 32 or 64 (default: 16)')
@@ -110,7 +114,7 @@ async function runWatched(image: string, options: RunOptions, signals: Signals):
     return sink;
   };
   const machine = makeMachine(image, options, sinkOf(options.serial), sinkOf(options.debugConsole));
-  applyBootPlan(plan, machine.memory, machine.cpu(0).processor);
+  bootMachine(machine, plan);
   const trace = options.trace === undefined ? undefined : new OutputFile(options.trace);
   const counts = { exits: new Map<number, number>(), entryFailures: new Map<number, number>() };
   observe(machine, counts, trace, options.traceInstructions);
@@ -169,8 +173,10 @@ function makeMachine(image: string, options: RunOptions, serial: Sink, debugCons
     return new Machine({
       level: 'complete',
       profile: options.profile,
+      cpus: options.cpus,
       memory: options.memory,
       seed: options.seed,
+      interleaving: options.interleaving,
       devices: {
         commandLine: commandLine(image, options.append),
         serial: serial.put,
@@ -189,11 +195,21 @@ function observe(
   trace: OutputFile | undefined,
   instructions: boolean,
 ): void {
-  const cpu = machine.cpu(0);
   const encoder = new TextEncoder();
   const write = (line: string) => trace?.write(encoder.encode(line));
-  const tracer: VmxObserver | undefined = trace === undefined ? undefined : traceVmx(cpu, write);
-  if (instructions) traceInstructions(cpu, write);
+  for (const cpu of machine.processors) {
+    observeProcessor(cpu, counts, trace === undefined ? undefined : write, instructions);
+  }
+}
+
+function observeProcessor(
+  cpu: LogicalProcessor,
+  counts: { readonly exits: Map<number, number>; readonly entryFailures: Map<number, number> },
+  write: ((line: string) => void) | undefined,
+  instructions: boolean,
+): void {
+  const tracer: VmxObserver | undefined = write === undefined ? undefined : traceVmx(cpu, write);
+  if (instructions && write !== undefined) traceInstructions(cpu, write);
   cpu.unit.observe({
     ...tracer,
     exit: (copy) => {
@@ -214,11 +230,10 @@ async function runUntilEnd(
   status: StatusLine,
   flush: () => Promise<void>,
 ): Promise<CommandEnd> {
-  const { processor } = machine.cpu(0);
   const started = performance.now();
   let slice = FIRST_SLICE;
   for (;;) {
-    const left = maxInstructions - processor.executed;
+    const left = maxInstructions - machine.executed;
     if (left <= 0) return { kind: 'instruction-limit' };
     const before = performance.now();
     const end = runMachine(machine, Math.min(slice, left));
@@ -228,7 +243,7 @@ async function runUntilEnd(
     if (signals.first !== undefined) return { kind: 'interrupted', signal: signals.first };
     const now = performance.now();
     if (now - started >= timeoutSeconds * 1000) return { kind: 'timeout' };
-    status.show(processor.executed, (now - started) / 1000);
+    status.show(machine.executed, (now - started) / 1000);
     slice = Math.round(Math.max(1000, slice * Math.min(2, SLICE_MILLISECONDS / Math.max(now - before, 1))));
   }
 }

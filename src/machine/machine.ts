@@ -172,6 +172,11 @@ export class Machine {
     return this.#clock.now;
   }
 
+  /** Instructions that all processors have executed. */
+  get executed(): number {
+    return this.processors.reduce((sum, { processor }) => sum + processor.executed, 0);
+  }
+
   /** Processor `index`. @throws RangeError if there is none */
   cpu(index: number): LogicalProcessor {
     const processor = this.processors[index];

@@ -55,7 +55,7 @@ export class Scheduler {
   readonly #isRandom: boolean;
   readonly #random: Prng;
   /** CPU whose turn it is, and instructions left of it. */
-  #current = 0;
+  #current: number;
   #left = 0;
   /** The processor that executes at this moment. */
   #running: LogicalProcessor | undefined;
@@ -71,6 +71,7 @@ export class Scheduler {
       throw new RangeError(`the quantum must be a positive integer, not ${quantum}`);
     }
     this.#cpus = cpus;
+    this.#current = cpus.length - 1;
     this.#clock = clock;
     this.#events = events;
     this.#quantum = quantum;

@@ -59,7 +59,13 @@ describe('vmxon run', () => {
     ['memory of no size', [LOOP, '--memory', '12X'], '--memory 12X'],
     ['too little memory', [LOOP, '--memory', '1M'], 'use at least 2M'],
     ['too much memory', [LOOP, '--memory', '64G'], '--memory: RAM must be'],
-    ['a second processor', [LOOP, '--cpus', '2'], 'only 1 processor'],
+    [
+      'a turn of no length',
+      [LOOP, '--cpus', '2', '--quantum', '0'],
+      '--quantum 0: use a whole number from 1',
+    ],
+    ['a seed of turns that is none', [LOOP, '--interleave', 'x'], '--interleave x: use a whole number'],
+    ['too many processors', [LOOP, '--cpus', '257'], '--cpus 257: use a whole number from 1 to 256'],
     ['no processor', [LOOP, '--cpus', '0'], '--cpus 0: use a whole number from 1'],
     ['an unknown profile', [LOOP, '--cpu', 'nonesuch'], 'no processor profile "nonesuch"'],
     ['no limit', [LOOP, '--max-instructions', '0'], '--max-instructions 0'],
@@ -97,11 +103,11 @@ describe('vmxon run', () => {
   });
 
   it('ends with exit status 2 and that line for what it cannot use', () => {
-    const { status, stdout, stderr } = run(LOOP, '--cpus', '2');
+    const { status, stdout, stderr } = run(LOOP, '--cpus', '0');
     expect({ status, stdout, stderr }).toEqual({
       status: 2,
       stdout: '',
-      stderr: 'vmxon: --cpus 2: only 1 processor can run so far\n',
+      stderr: 'vmxon: --cpus 0: use a whole number from 1 to 256\n',
     });
   });
 

@@ -16,6 +16,7 @@ import type { MachineStop } from './machine-stop.ts';
 import { PciHost } from './pci-host.ts';
 import { PortBus } from './port-bus.ts';
 import type { InterruptLine, PortDevice, VirtualTime } from './port-device.ts';
+import { POWER_MANAGEMENT, PowerManagement } from './power-management.ts';
 import { RealTimeClock } from './real-time-clock.ts';
 import { SerialPort } from './serial-port.ts';
 import { ExitPort, ShutdownPort } from './stop-ports.ts';
@@ -62,6 +63,10 @@ export interface PlatformSnapshot {
 
 const nobody = (): void => {};
 
+interface TimedDevice {
+  nextEvent(): number | undefined;
+}
+
 const TIMER_LINE = 0;
 const CASCADE_LINE = 2;
 const CLOCK_LINE = 8;
@@ -97,6 +102,9 @@ export class Platform {
   readonly clock: RealTimeClock;
   readonly ioApic: IoApic;
   readonly #lines: InterruptLines;
+  readonly #power: PowerManagement;
+  /** Devices that interrupt at a time, with their lines. */
+  readonly #timed: readonly (readonly [line: number, device: TimedDevice])[];
   readonly #a20: A20Gate;
   #stop: MachineStop | undefined;
 
@@ -127,6 +135,12 @@ export class Platform {
       options.date ?? DEFAULT_DATE,
       cmosContents(options),
     );
+    this.#power = new PowerManagement(now, line(POWER_MANAGEMENT.sciLine), stop);
+    this.#timed = [
+      [TIMER_LINE, this.timer],
+      [CLOCK_LINE, this.clock],
+      [POWER_MANAGEMENT.sciLine, this.#power],
+    ];
     this.bus = new PortBus([
       this.serial,
       new DebugConsole(options.debugConsole ?? nobody),
@@ -145,6 +159,7 @@ export class Platform {
       new SystemControlPort(stop, this.#a20),
       new PciHost(stop),
       new LineSwitch(line),
+      announcing(this.#power, rescheduled),
     ]);
   }
 
@@ -157,6 +172,7 @@ export class Platform {
   update(): void {
     this.timer.update();
     this.clock.update();
+    this.#power.update();
   }
 
   /** Line 2 is where the second 8259A requests of the first. */
@@ -168,15 +184,17 @@ export class Platform {
 
   /** Virtual time of the next event that would interrupt a processor, or undefined. */
   nextEvent(): number | undefined {
-    const timer = this.#reaches(TIMER_LINE) ? this.timer.nextEvent() : undefined;
-    const clock = this.#reaches(CLOCK_LINE) ? this.clock.nextEvent() : undefined;
-    if (timer === undefined || clock === undefined) return timer ?? clock;
-    return Math.min(timer, clock);
+    let next: number | undefined;
+    for (const [line, device] of this.#timed) {
+      const time = this.#reaches(line) ? device.nextEvent() : undefined;
+      if (time !== undefined && (next === undefined || time < next)) next = time;
+    }
+    return next;
   }
 
   /** Whether an event of {@link nextEvent} also reaches processors that have interrupts disabled. */
   get unmaskable(): boolean {
-    return [TIMER_LINE, CLOCK_LINE].some((line) => this.ioApic.isUnmaskable(ioApicInput(line)));
+    return this.#timed.some(([line]) => this.ioApic.isUnmaskable(ioApicInput(line)));
   }
 
   /** Whether an interrupt on `line` is not masked everywhere. */
