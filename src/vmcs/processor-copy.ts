@@ -139,8 +139,8 @@ export class ProcessorCopy {
     if (HOST[slot] === 1) this.hostWritten = true;
     if (told === undefined) return;
     told[slot] = kind;
-    if (this.toldCount < TOLD_KEPT) this.toldSlots[this.toldCount] = slot;
-    this.toldCount++;
+    // Beyond the last of them a store has no effect.
+    this.toldSlots[this.toldCount++] = slot;
   }
 
   /** Whoever writes a field from now on has to say so again. */

@@ -199,29 +199,31 @@ export class VmxUnit implements VmxProcessor {
   /** Tells the processor what kind of operation it is in. */
   private followOperation(): void {
     const { cpu, vmx } = this;
-    cpu.nonRoot = vmx.operation === NON_ROOT;
-    cpu.portAsks = cpu.nonRoot && asksAtBoundaries(this);
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
     cpu.vpid = vmx.vpid;
     cpu.apicAccessPage = vmx.apicAccessPage;
-    updateDeadline(this);
-    this.followEpt();
+    cpu.nonRoot = vmx.operation === NON_ROOT;
+    if (cpu.nonRoot) this.followGuest(this.active.resident(vmx.current as ProcessorCopy));
+    else {
+      cpu.portAsks = false;
+      cpu.portDeadline = Infinity;
+      cpu.guestPhysical = undefined;
+      cpu.addressSpace = 0;
+    }
     cpu.tlb.leaveView();
     cpu.stateChanged();
   }
 
-  /** Lets EPT translate guest-physical addresses, or nobody. */
-  private followEpt(): void {
-    const { cpu, vmx, ept } = this;
-    cpu.guestPhysical = undefined;
-    cpu.addressSpace = 0;
-    if (vmx.operation !== NON_ROOT || vmx.current === undefined) return;
-    const copy = this.active.resident(vmx.current);
+  /** What the controls of a guest ask of the processor. */
+  private followGuest(copy: ProcessorCopy): void {
+    const { cpu, ept } = this;
     const controls = controlsOf(copy, this.capabilities);
-    if (!controls.isOn(ENABLE_EPT)) return;
-    ept.follow(copy, controls);
-    cpu.guestPhysical = ept;
-    cpu.addressSpace = ept.addressSpace;
+    cpu.portAsks = asksAtBoundaries(this, controls);
+    updateDeadline(this);
+    const translates = controls.isOn(ENABLE_EPT);
+    if (translates) ept.follow(copy, controls);
+    cpu.guestPhysical = translates ? ept : undefined;
+    cpu.addressSpace = translates ? ept.addressSpace : 0;
   }
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends
@@ -389,7 +391,7 @@ export class VmxUnit implements VmxProcessor {
   private switchEptp(outcome: Outcome): Outcome {
     const { cpu } = this;
     if (outcome.kind !== 'VMsucceed') return outcome;
-    this.followEpt();
+    if (this.vmx.current !== undefined) this.followGuest(this.active.resident(this.vmx.current));
     if (cpu.vpid === 0) {
       cpu.translations.invalidateCombinedVpid(0);
       cpu.tlb.forgetAll();

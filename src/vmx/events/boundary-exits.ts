@@ -86,9 +86,8 @@ export function interruptWindowExit(p: VmxProcessor): ExitRequest | undefined {
 }
 
 /** Whether VT-x may have events at any boundary of the guest that was entered (`portAsks` of the processor). */
-export function asksAtBoundaries(p: VmxProcessor): boolean {
-  const { vmx } = p;
-  return vmx.mtfPending || vmx.injectedEvent !== undefined || controls(p).isAnyOn(ASKING);
+export function asksAtBoundaries({ vmx }: VmxProcessor, controls: EffectiveControls): boolean {
+  return vmx.mtfPending || vmx.injectedEvent !== undefined || controls.isAnyOn(ASKING);
 }
 
 /** A guest-timer event is processed (SDM §28.5.10); it causes no exit. DEVIATION(guest-timer-priority) */
