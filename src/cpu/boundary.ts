@@ -12,6 +12,7 @@ import { Before } from './instruction-start.ts';
 import type { Processor } from './processor.ts';
 import { CR4, Register, RFLAGS } from './registers.ts';
 import { initialise, startUp } from './reset.ts';
+import { enterSmm } from './smm/system-management.ts';
 import { BoundaryStage } from './vmx-port.ts';
 
 const ATTENTION = 2 * Register.attention;
@@ -23,6 +24,8 @@ const NMI_PENDING = 2 * Register.nmiPending;
 const MACHINE_CHECK_PENDING = 2 * Register.machineCheckPending;
 const CR4_LOW = 2 * Register.CR4;
 const MCE = 1 << CR4.MCE;
+const SMI_PENDING = 2 * Register.smiPending;
+const BLOCKING_BY_SMI = 2 * Register.blockingBySmi;
 const INIT_PENDING = 2 * Register.initPending;
 const SIPI_PENDING = 2 * Register.sipiPending;
 const IN_SMM = 2 * Register.inSmm;
@@ -90,7 +93,10 @@ function attentionOf(cpu: Processor): Attention {
   if (w[PENDING_DEBUG] !== 0) why |= Attention.PendingDebug;
   // An event that is held back by blocking is looked at again when that ends; what RFLAGS.IF or an NMI
   // handler holds back, when these change.
-  if (why & Attention.Blocking && (w[NMI_PENDING] !== 0 || cpu.interrupts.requested()))
+  if (
+    why & Attention.Blocking &&
+    (w[NMI_PENDING] !== 0 || w[SMI_PENDING] !== 0 || cpu.interrupts.requested())
+  )
     why |= Attention.Event;
   if (w[ACTIVITY] !== Activity.Active) why |= Attention.Inactive;
   return why;
@@ -104,6 +110,7 @@ function takesEvent(cpu: Processor, asksPort: boolean): boolean {
   return (
     (asksPort && vmxHas(cpu, BoundaryStage.First)) ||
     takesMachineCheck(cpu) ||
+    takesSmi(cpu) ||
     takesInit(cpu) ||
     takesStartUp(cpu) ||
     (asksPort && vmxHas(cpu, BoundaryStage.BeforeTraps)) ||
@@ -127,6 +134,15 @@ function takesMachineCheck(cpu: Processor): boolean {
   w[MACHINE_CHECK_PENDING] = 0;
   if ((w[CR4_LOW] as number) & MCE) takeEvent(cpu, EventType.HardwareException, Vector.MC);
   else shutDown(cpu);
+  return true;
+}
+
+/** SMIs are blocked in SMM and while a SIPI is awaited; blocking by STI and by MOV SS holds them back too. */
+function takesSmi(cpu: Processor): boolean {
+  const w = cpu.i32;
+  if (w[SMI_PENDING] === 0 || ((w[IN_SMM] as number) | (w[BLOCKING_BY_SMI] as number)) !== 0) return false;
+  if (isBlocked(cpu) || w[ACTIVITY] === Activity.WaitForSipi) return false;
+  enterSmm(cpu);
   return true;
 }
 

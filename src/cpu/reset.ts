@@ -30,6 +30,7 @@ export function powerUp(cpu: Processor): void {
   set('MXCSR', 0x1f80n);
   set('IA32_PAT', 0x0007_0406_0007_0406n);
   set('IA32_APIC_BASE', isBootstrapProcessor(cpu) ? 0xfee0_0900n : 0xfee0_0800n);
+  set('IA32_SMBASE', 0x3_0000n);
   for (const segment of DATA_SEGMENTS) {
     set(`${segment}.limit`, 0xffffn);
     set(`${segment}.accessRights`, 0x93n);

@@ -63,6 +63,14 @@ export interface VmxPort {
   /** Whether VMX operation blocks INIT signals (SDM §26.8). */
   blocksInit(): boolean;
 
+  /**
+   * An SMI is about to be delivered: VMX operation is left until RSM, and CR4.VMXE is 0 (SDM §34.14.1).
+   * Answers the EPTP, in VMX non-root operation with "enable EPT".
+   */
+  entersSmm(): bigint | undefined;
+  /** RSM has restored the registers: VMX operation goes on as the SMI found it (SDM §34.14.2). */
+  leavesSmm(): void;
+
   // Accesses to the page `apicAccessPage`, at `offset` of it, that came from a linear address; false after
   // an exit was made pending in place of the access (SDM §32.4).
 
@@ -135,6 +143,8 @@ export const NO_VMX: VmxPort = {
   exitsOnTripleFault: () => false,
   exitsOnTaskSwitch: () => false,
   blocksInit: () => false,
+  entersSmm: () => undefined,
+  leavesSmm: () => {},
   exitsOnInit: () => false,
   exitsOnStartUp: () => false,
   exitsOnNmi: () => false,

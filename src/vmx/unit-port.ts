@@ -23,6 +23,7 @@ import {
   timerExit,
   updateDeadline,
 } from './events/boundary-exits.ts';
+import { resumeOperation, suspendOperation } from './events/system-management.ts';
 import type { ExitRequest } from './exit/exit-request.ts';
 import { executeDecoded } from './instructions/decoded.ts';
 import * as events from './intercepts/event-exits.ts';
@@ -159,6 +160,17 @@ export class UnitPort implements VmxPort {
 
   blocksInit(): boolean {
     return this.unit.vmx.initBlocked;
+  }
+
+  entersSmm(): bigint | undefined {
+    const eptp = suspendOperation(this.unit);
+    this.unit.followOperation();
+    return eptp;
+  }
+
+  leavesSmm(): void {
+    resumeOperation(this.unit);
+    this.unit.followOperation();
   }
 
   exitsOnInit(): boolean {

@@ -32,6 +32,15 @@ export interface InjectedEvent {
   readonly data: bigint;
 }
 
+/** What SMI delivery keeps inside the processor (SDM §34.14.1). */
+export interface SuspendedOperation {
+  readonly operation: Operation;
+  readonly cr4Vmxe: boolean;
+  /** SS.DPL, as in access rights, and RFLAGS.VM. */
+  readonly ssDpl: number;
+  readonly rflagsVm: number;
+}
+
 export class VmxState {
   operation: Operation = Operation.Outside;
   /** Physical address of the VMXON region, or {@link NO_POINTER}. */
@@ -46,6 +55,8 @@ export class VmxState {
   a20mBlocked = false;
   /** A machine-check event that strikes at the next VM entry (SDM §29.9). */
   machineCheckPending = false;
+  /** VMX operation as an SMI found it, in SMM (SDM §34.14.1). */
+  suspended: SuspendedOperation | undefined;
   /** `vmx-abort`: only RESET helps (SDM §30.7). */
   shutdown: 'no' | 'vmx-abort' = 'no';
 
@@ -84,6 +95,7 @@ export class VmxState {
     this.current = undefined;
     this.initBlocked = false;
     this.a20mBlocked = false;
+    this.suspended = undefined;
     this.leaveNonRoot();
   }
 

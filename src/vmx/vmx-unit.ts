@@ -197,12 +197,13 @@ export class VmxUnit implements VmxProcessor {
   }
 
   /** Tells the processor what kind of operation it is in. */
-  private followOperation(): void {
+  followOperation(): void {
     const { cpu, vmx } = this;
     cpu.stoppedUntilReset = vmx.shutdown !== 'no';
-    cpu.vpid = vmx.vpid;
-    cpu.apicAccessPage = vmx.apicAccessPage;
     cpu.nonRoot = vmx.operation === NON_ROOT;
+    // In SMM what the guest uses is remembered, and not in use.
+    cpu.vpid = cpu.nonRoot ? vmx.vpid : 0;
+    cpu.apicAccessPage = cpu.nonRoot ? vmx.apicAccessPage : -1;
     if (cpu.nonRoot) this.followGuest(this.active.resident(vmx.current as ProcessorCopy));
     else {
       cpu.portAsks = false;

@@ -9,6 +9,7 @@ import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND, operandAddress } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
 import { Register } from '../registers.ts';
+import { leaveSmm } from '../smm/system-management.ts';
 import { Access } from '../tlb.ts';
 
 type Transfer = (cpu: Processor, i: Instruction, selector: number, lo: number, hi: number) => Next;
@@ -35,12 +36,12 @@ function indirect(transfer: Transfer): Execute {
   };
 }
 
-/** Outside system-management mode RSM is undefined; there it is not modelled. */
+/** Outside system-management mode RSM is undefined. */
 const rsm: Execute = (cpu, i) => {
   if (cpu.i32[IN_SMM] === 0) return raise(cpu, Vector.UD);
   if (intercepted(cpu, i, Intercept.RSM)) return Next.VmExit;
-  cpu.noteUnmodelled('RSM');
-  return raise(cpu, Vector.UD);
+  leaveSmm(cpu);
+  return Next.Settled;
 };
 
 const ends = { ends: true } as const;

@@ -1,9 +1,13 @@
 import { describe, expect, it } from 'vitest';
 import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
-import { GUEST, guestMachine, runToExit } from '../../support/guest.ts';
+import { GUEST, guestMachine } from '../../support/guest.ts';
 import { eventId, requestInterrupt } from '../../support/guest-events.ts';
 import type { FieldValues } from '../../support/legal-vmcs.ts';
+
+/** In the state-save area of SMRAM. */
+const SAVED_RIP = 0x3_ffd8;
+const RSM = Uint8Array.of(0x0f, 0xaa);
 
 interface Source {
   readonly name: string;
@@ -18,6 +22,13 @@ const SOURCES: readonly Source[] = [
     name: 'machine check',
     fields: { exceptionBitmap: 1n << 18n },
     arrange: ({ processor }) => processor.requestMachineCheck(),
+  },
+  {
+    name: 'SMI',
+    arrange: ({ processor }) => {
+      processor.memory.writeBytes(0x3_8000, RSM);
+      processor.requestSmi();
+    },
   },
   { name: 'INIT', arrange: ({ processor }) => processor.requestInit() },
   { name: 'monitor trap flag', fields: { injectedEventIdentification: eventId(7, 0) } },
@@ -65,6 +76,12 @@ const REASONS: Readonly<Record<number, string>> = {
   52: 'preemption timer',
 };
 
+/** What happens first: the exit, or SMM. */
+function firstOf(cpu: LogicalProcessor): string {
+  for (let n = 0; n < 2 && cpu.operation === 'non-root'; n++) cpu.run(1);
+  return cpu.get('inSmm') === 1n ? 'SMI' : exitOf(cpu);
+}
+
 function exitOf(cpu: LogicalProcessor): string {
   const reason = Number(cpu.vmread('exitReason').value);
   if (reason !== 0) return REASONS[reason] ?? `exit reason ${reason}`;
@@ -93,11 +110,11 @@ function guestWith(...sources: readonly Source[]): LogicalProcessor {
 }
 
 describe('events of one instruction boundary (SDM vol. 3A Table 7-2; SDM §28.2, §28.5.1, §28.5.2, §29.7.3–§29.7.8)', () => {
-  it.each(SOURCES.map((source) => [source.name, source] as const))('%s alone exits', (name, source) => {
+  it.each(SOURCES.map((source) => [source.name, source] as const))('%s alone happens', (name, source) => {
     const cpu = guestWith(source);
-    runToExit(cpu, 2);
-    expect(exitOf(cpu)).toBe(name);
-    expect(cpu.vmread('guestRip').value).toBe(BigInt(GUEST));
+    expect(firstOf(cpu)).toBe(name);
+    if (name === 'SMI') expect(cpu.processor.memory.read32(SAVED_RIP)).toBe(GUEST);
+    else expect(cpu.vmread('guestRip').value).toBe(BigInt(GUEST));
   });
 
   const pairs = SOURCES.flatMap((first, n) => SOURCES.slice(n + 1).map((second) => [first, second] as const));
@@ -110,13 +127,12 @@ describe('events of one instruction boundary (SDM vol. 3A Table 7-2; SDM §28.2,
         [second, first],
       ]) {
         const cpu = guestWith(...order);
-        runToExit(cpu, 2);
-        expect(exitOf(cpu)).toBe(name);
+        expect(firstOf(cpu)).toBe(name);
       }
     },
   );
 
-  it('all at once exit in this order, one after the other', () => {
+  it('all at once happen in this order, one after the other', () => {
     const cpu = guestWith(...SOURCES);
     const seen: string[] = [];
     const off = (field: 'pinBasedControls' | 'primaryProcessorBasedControls', bit: bigint) =>
@@ -132,14 +148,17 @@ describe('events of one instruction boundary (SDM vol. 3A Table 7-2; SDM §28.2,
       },
     };
     for (let n = 0; n < SOURCES.length; n++) {
-      runToExit(cpu, 2);
-      const exit = exitOf(cpu);
+      const exit = firstOf(cpu);
       seen.push(exit);
+      if (exit === 'SMI') {
+        cpu.run(1);
+        continue;
+      }
       after[exit]?.();
       if (exit === 'fault') break;
       // What the exit loses is given anew: a pending MTF exit, pending debug exceptions, DR7.
-      if (n < 2) cpu.vmwrite('injectedEventIdentification', eventId(7, 0));
-      if (n < 3) cpu.vmwrite('guestPendingDebugExceptions', 0x4000n);
+      if (n < 3) cpu.vmwrite('injectedEventIdentification', eventId(7, 0));
+      if (n < 4) cpu.vmwrite('guestPendingDebugExceptions', 0x4000n);
       expect(cpu.vmresume().kind).toBe('VMentry');
       if (exit !== 'instruction breakpoint') cpu.set('DR7', 0x401n);
     }
