@@ -35,6 +35,8 @@ export class UnitPort implements VmxPort {
   private readonly nonRoot: NonRootOperation;
   /** The exit that an instruction was answered with. */
   private pending: ExitRequest | undefined = undefined;
+  /** The event just taken was a notification of posted interrupts. */
+  private onlyProcessed = false;
 
   constructor(unit: VmxUnit) {
     this.unit = unit;
@@ -187,7 +189,12 @@ export class UnitPort implements VmxPort {
 
   exitsOnExternalInterrupt(): boolean {
     const request = events.externalInterruptExit(this.unit);
-    return request === 'processed' || this.performs(request);
+    if (request !== 'processed') return this.performs(request);
+    const { cpu } = this.unit;
+    this.onlyProcessed = true;
+    // A string instruction is still between two iterations.
+    if (cpu.repeatedAt === cpu.executed) cpu.repeatedAt++;
+    return true;
   }
 
   exitsAtBoundary(stage: BoundaryStage): boolean {
@@ -224,7 +231,9 @@ export class UnitPort implements VmxPort {
   }
 
   proceeds(): void {
-    armMonitorTrap(this.unit);
+    // Nothing was delivered to the guest, and it has executed nothing.
+    if (!this.onlyProcessed) armMonitorTrap(this.unit);
+    this.onlyProcessed = false;
   }
 
   private deliversVirtualInterrupt(): boolean {

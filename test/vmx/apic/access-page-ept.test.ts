@@ -1,7 +1,16 @@
 /** The APIC-access page with EPT: the final physical address counts, and guest-physical accesses exit (SDM §32.4, §32.4.6.1). */
 import { describe, expect, it } from 'vitest';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
-import { DATA, Ept, type EptGuest, type EptGuestOptions, eptGuest, GUEST } from '../../support/ept.ts';
+import { assemble } from '../../support/assemble.ts';
+import {
+  DATA,
+  Ept,
+  type EptGuest,
+  type EptGuestOptions,
+  eptGuest,
+  GUEST,
+  UNPAGED,
+} from '../../support/ept.ts';
 import { exitFields, runToExit } from '../../support/guest.ts';
 import { ACCESS_PAGE, APIC_FIELDS, APIC_PAGE } from './apic-guest.ts';
 
@@ -74,6 +83,25 @@ describe('guest-physical accesses', () => {
     });
     expect(exitOf(g)).toEqual({ exitReason: 44n, exitQualification: 0xa000n, guestRip: BigInt(GUEST) });
     expect(exitFields(g.cpu, 'originalEventIdentification').originalEventIdentification).toBe(0x8000_0306n);
+  });
+
+  it('PDPTEs that MOV to CR loads', () => {
+    const code = assemble(
+      `mov eax, ${DATA + 0x40}\nmov cr3, eax\nmov eax, cr4\nor eax, 0x20\nmov cr4, eax\n` +
+        'mov eax, cr0\nor eax, 0x80000000\nmov cr0, eax',
+      32,
+      GUEST,
+    );
+    const g = guest('nop', {
+      ...UNPAGED,
+      controls: UNPAGED.controls ?? [],
+      prepare: (_, { memory }) => memory.writeBytes(GUEST, code),
+    });
+    const exit = exitOf(g);
+    expect([exit.exitReason, exit.exitQualification]).toEqual([44n, 0xf000n]);
+    // MOV to CR0 has not happened.
+    expect(exit.guestRip).toBe(BigInt(GUEST + code.length - 3));
+    expect(exitFields(g.cpu, 'guestCr0').guestCr0 >> 31n).toBe(0n);
   });
 
   it('an EPT violation of the same access comes first: execute-only, not present', () => {

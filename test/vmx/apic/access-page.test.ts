@@ -144,6 +144,7 @@ describe('size and place of an access', () => {
     ['mov ebx, [rsi]', 0x84, [SHADOW, ARV], READ | 0x84n],
     ['mov byte ptr [rsi], 0x20', 0x80, [SHADOW], 'virtualized'],
     ['mov byte ptr [rsi], 0x20', 0x82, [SHADOW], WRITE | 0x82n],
+    ['clflush [rsi]', 0x40, [SHADOW, ARV], 'virtualized'],
     ['prefetcht0 [rsi]', 0x40, [SHADOW], 'virtualized'],
     ['or dword ptr [rsi], 0x10', 0x80, [SHADOW], 'virtualized'],
     ['xor byte ptr [rsi], 0x10', 0x80, [SHADOW], 'virtualized'],
@@ -312,6 +313,42 @@ describe('fetches and event delivery (SDM §30.2.1, Table 30-6)', () => {
       expect(fields.guestRsp).toBe(BigInt(ACCESS_PAGE + 0x90));
       if (length !== undefined) expect(fields.vmExitInstructionLength).toBe(length);
     }
+  });
+});
+
+describe('instructions with rules of their own (SDM §32.4.4), and physical accesses (SDM §32.4.6.2)', () => {
+  it('MONITOR counts as a read', () => {
+    for (const [offset, exits] of [
+      [0x40, true],
+      [0x80, false],
+    ] as const) {
+      const machine = guest('monitor\nvmcall', [SHADOW]);
+      machine.cpu(0).set('RAX', BigInt(ACCESS_PAGE + offset));
+      machine.cpu(0).set('RCX', 0n);
+      runToExit(machine.cpu(0));
+      expect(basics(machine).exitReason).toBe(exits ? 44n : 18n);
+      if (exits) expect(basics(machine).exitQualification).toBe(READ | 0x40n);
+    }
+  });
+
+  it('MASKMOVDQU counts as a write, with a mask of zeros too', () => {
+    const machine = guest('pxor xmm1, xmm1\nmaskmovdqu xmm0, xmm1\nvmcall', [SHADOW], { guestCr4: 0x2220n });
+    machine.cpu(0).set('RDI', BigInt(ACCESS_PAGE + 0x80));
+    runToExit(machine.cpu(0));
+    expect(basics(machine)).toMatchObject({ exitReason: 44n, exitQualification: WRITE | 0x80n });
+  });
+
+  it('without EPT a paging structure on the page is read and marked as memory', () => {
+    const machine = guest('mov eax, [rsi]\nvmcall', [SHADOW], {}, (m) => {
+      // The page table of the first 2 MBytes is moved to the APIC-access page.
+      mapSmallPages(m);
+      m.memory.writeBytes(ACCESS_PAGE, m.memory.readBytes(0x30_3000, 4096));
+      m.memory.write64(0x30_2000, BigInt(ACCESS_PAGE) | 7n);
+    });
+    machine.cpu(0).set('RSI', 0x8_0000n);
+    runToExit(machine.cpu(0));
+    expect(basics(machine).exitReason).toBe(18n);
+    expect(machine.memory.read64(ACCESS_PAGE + 8 * 0x80)).toBe(0x8_0027n);
   });
 });
 

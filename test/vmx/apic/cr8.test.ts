@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { Field, type FieldName } from '../../../src/vmcs/fields.ts';
+import { Field } from '../../../src/vmcs/fields.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
 import { exitFields, GUEST, guestMachine, runToExit } from '../../support/guest.ts';
 import { APIC_FIELDS, APIC_PAGE, apicGuest, bitsOf, DELIVERY } from './apic-guest.ts';
@@ -61,7 +61,7 @@ describe('TPR threshold (SDM §32.1.2, §29.7.7)', () => {
           fields: { ...fields, tprThreshold: 0n },
         });
         const cpu = machine.cpu(0);
-        cpu.unit.vmx.current?.quads.set([BigInt(threshold)], slotOf('tprThreshold'));
+        cpu.unit.vmx.current?.quads.set([BigInt(threshold)], Field.tprThreshold);
         cpu.set('RDX', BigInt(value));
         runToExit(cpu);
         const below = value < threshold;
@@ -80,7 +80,7 @@ describe('TPR threshold (SDM §32.1.2, §29.7.7)', () => {
       fields: { ...APIC_FIELDS, guestRflags: 0x102n },
     });
     const cpu = machine.cpu(0);
-    cpu.unit.vmx.current?.quads.set([4n], slotOf('tprThreshold'));
+    cpu.unit.vmx.current?.quads.set([4n], Field.tprThreshold);
     runToExit(cpu);
     expect(exitFields(cpu, 'exitReason', 'guestPendingDebugExceptions', 'guestRip')).toEqual({
       exitReason: 43n,
@@ -117,6 +117,52 @@ describe('TPR threshold (SDM §32.1.2, §29.7.7)', () => {
     runToExit(cpu);
     const rip = BigInt(0x4_0000 + 16 * 0x30);
     expect(exitFields(cpu, 'exitReason', 'guestRip')).toEqual({ exitReason: 43n, guestRip: rip });
+  });
+
+  it('not while the guest waits for a SIPI', () => {
+    const cpu = apicGuest('vmcall', 'vmcall', {
+      controls: [...SHADOW, 'proc2.virtualizeApicAccesses'],
+      fields: { tprThreshold: 1n, guestActivityState: 3n },
+    }).cpu(0);
+    cpu.run(10);
+    expect(cpu.operation).toBe('non-root');
+    cpu.processor.requestSipi(0x12);
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason').exitReason).toBe(4n);
+  });
+
+  it('the exit of an instruction comes before INIT, and is blocked by nothing', () => {
+    for (const [code, first] of [
+      ['mov cr8, rdx', 1],
+      ['sti\nmov cr8, rdx', 2],
+      ['mov ss, ebx\nmov cr8, rdx', 2],
+    ] as const) {
+      const machine = apicGuest(`${code}\nvmcall`, 'vmcall', { controls: SHADOW });
+      const cpu = machine.cpu(0);
+      cpu.unit.vmx.current?.quads.set([4n], Field.tprThreshold);
+      cpu.set('RBX', 0x10n);
+      cpu.run(first);
+      cpu.processor.requestInit();
+      runToExit(cpu);
+      expect(exitFields(cpu, 'exitReason', 'guestInterruptibilityState')).toEqual({
+        exitReason: 43n,
+        guestInterruptibilityState: 0n,
+      });
+    }
+  });
+
+  it('a snapshot between the instruction and its exit keeps that', () => {
+    const machine = apicGuest('mov cr8, rdx\nvmcall', 'vmcall', { controls: SHADOW });
+    const cpu = machine.cpu(0);
+    cpu.unit.vmx.current?.quads.set([4n], Field.tprThreshold);
+    cpu.run(1);
+    const snapshot = machine.snapshot();
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason').exitReason).toBe(43n);
+    machine.restore(snapshot);
+    expect(cpu.operation).toBe('non-root');
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason').exitReason).toBe(43n);
   });
 
   it('not in shutdown, but when an NMI has ended that', () => {
@@ -158,7 +204,3 @@ describe('CR8 with "virtual-interrupt delivery"', () => {
     }
   });
 });
-
-function slotOf(name: FieldName): number {
-  return Field[name];
-}

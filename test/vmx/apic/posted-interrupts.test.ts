@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { NO_LOCAL_APIC } from '../../../src/cpu/local-apic.ts';
 import type { Machine } from '../../../src/machine/machine.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
-import { exitFields, GUEST, type GuestOptions, runToExit } from '../../support/guest.ts';
+import { exitFields, GUEST, GUEST_STACK, type GuestOptions, runToExit } from '../../support/guest.ts';
 import { APIC_PAGE, apicGuest, bitsOf, DESCRIPTOR, HANDLER, POSTING, vectorsAt } from './apic-guest.ts';
 
 const { ISR, IRR, TPR } = ApicRegister;
@@ -151,6 +151,21 @@ describe('posted-interrupt processing (SDM §32.6)', () => {
     }
   });
 
+  it('is no event after which a monitor trap comes: one instruction is executed first', () => {
+    const machine = guest('nop\nnop\nvmcall', {
+      controls: [...POSTING, 'proc.monitorTrapFlag'],
+      fields: { guestRflags: 2n },
+    });
+    post(machine, 0x55);
+    connect(machine, [NOTIFICATION]);
+    runToExit(machine.cpu(0));
+    expect(exitFields(machine.cpu(0), 'exitReason', 'guestRip', 'guestInterruptStatus')).toEqual({
+      exitReason: 37n,
+      guestRip: BigInt(GUEST + 1),
+      guestInterruptStatus: 0x55n,
+    });
+  });
+
   it('between two iterations of a string instruction', () => {
     const machine = guest('rep stosb\nvmcall');
     const cpu = machine.cpu(0);
@@ -161,5 +176,7 @@ describe('posted-interrupt processing (SDM §32.6)', () => {
     connect(machine, [NOTIFICATION]);
     runToExit(cpu);
     expect([cpu.get('R15'), cpu.get('RCX')]).toEqual([0x55n, 90n]);
+    expect(machine.memory.read64(GUEST_STACK - 40)).toBe(BigInt(GUEST));
+    expect(machine.memory.read64(GUEST_STACK - 24) & 0x1_0000n).toBe(0x1_0000n);
   });
 });

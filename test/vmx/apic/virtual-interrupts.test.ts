@@ -205,7 +205,11 @@ describe('virtual interrupts as a whole', () => {
     const p = processor(fields);
     fc.assert(
       fc.property(fc.array(operation, { maxLength: 40 }), (operations) => {
-        p.cpu.memory.writeBytes(APIC_PAGE, new Uint8Array(4096));
+        // Of each 16 bytes of a vector set only the first four count.
+        p.cpu.memory.writeBytes(
+          APIC_PAGE,
+          Uint8Array.from({ length: 4096 }, (_, n) => ((n & 12) === 0 ? 0 : 0xff)),
+        );
         Object.assign(p.vmx, { rvi: 0, svi: 0, virtualInterruptPending: false });
         const model = new Model();
         for (const { kind, value } of operations) {

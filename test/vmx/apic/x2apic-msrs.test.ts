@@ -2,8 +2,10 @@ import { describe, expect, it } from 'vitest';
 import type { Machine } from '../../../src/machine/machine.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
+import { readVirtualApicMsr, writeVirtualApicMsr } from '../../../src/vmx/apic/x2apic-msrs.ts';
 import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
 import { ENTRY, succeeds } from '../../support/machine.ts';
+import { guestProcessor } from '../../support/vmx-processor.ts';
 import { APIC_PAGE, apicGuest, bitsOf, DELIVERY, HANDLER, MSR_BITMAP } from './apic-guest.ts';
 
 const { TPR, PPR, ISR, IRR } = ApicRegister;
@@ -212,6 +214,34 @@ describe('WRMSR of 800H–8FFH (SDM §32.5)', () => {
         exitQualification: vector < 16 ? 0x3f0n : 0n,
         guestRip: BigInt(GUEST + 2),
       });
+    }
+  });
+
+  it('WRMSRNS is virtualized alike', () => {
+    const machine = apicGuest('nop', 'vmcall', {
+      controls: X2APIC,
+      fields: GP_EXITS,
+      setUp: (m) => m.memory.writeBytes(GUEST, Uint8Array.of(0x0f, 0x01, 0xc6)),
+    });
+    const cpu = machine.cpu(0);
+    cpu.set('RCX', 0x808n);
+    cpu.set('RAX', 0x70n);
+    cpu.run(1);
+    expect([cpu.operation, machine.memory.read32(APIC_PAGE + TPR)]).toEqual(['non-root', 0x70]);
+  });
+
+  it('without "activate secondary controls" the controls count as 0', () => {
+    for (const [index, value] of [
+      [0x808, undefined],
+      [0x802, undefined],
+    ] as const) {
+      const p = guestProcessor({
+        controls: [...X2APIC, REGISTERS],
+        off: ['proc.activateSecondaryControls'],
+        fields: { virtualApicAddress: BigInt(APIC_PAGE) },
+      });
+      expect(readVirtualApicMsr(p, p.copy, index)).toBe(value);
+      expect(writeVirtualApicMsr(p, p.copy, index, 0n)).toBeUndefined();
     }
   });
 
