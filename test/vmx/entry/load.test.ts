@@ -69,8 +69,10 @@ describe('control and debug registers', () => {
         r,
       ),
     );
-    const { cpu } = entered({}, Object.fromEntries(kept.map((r) => [r, 0x1234_5678_9abc_def0n])));
-    for (const r of kept) expect([r, cpu.get(r)]).toEqual([r, 0x1234_5678_9abc_def0n]);
+    // CR8 has the four bits of a priority class.
+    const hostValue = (r: RegisterName) => (r === 'CR8' ? 9n : 0x1234_5678_9abc_def0n);
+    const { cpu } = entered({}, Object.fromEntries(kept.map((r) => [r, hostValue(r)])));
+    for (const r of kept) expect([r, cpu.get(r)]).toEqual([r, hostValue(r)]);
   });
 });
 
@@ -482,6 +484,34 @@ describe('VPID, timers, virtual interrupts, shadow VMCS', () => {
     const { vmx } = guest.cpu.unit;
     expect([vmx.rvi, vmx.svi, vmx.virtualInterruptPending]).toEqual([0, 0, false]);
     expect(guest.machine.memory.read32(VIRTUAL_APIC + 0xa0)).toBe(0);
+  });
+
+  it.each([
+    // Controls besides "virtualize APIC accesses", VTPR, whether it is below the threshold of 5
+    [['proc.useTprShadow'], 0x4f, true],
+    [['proc.useTprShadow'], 0x50, false],
+    [[], 0x4f, false],
+    [['proc.useTprShadow', 'pin.externalInterruptExiting', 'proc2.virtualInterruptDelivery'], 0x4f, false],
+  ] as const)('the APIC-access page with %j, VTPR %i', (controls, vtpr, below) => {
+    const guest = new Guest();
+    guest.machine.memory.write32(VIRTUAL_APIC + 0x80, vtpr);
+    const fields = {
+      virtualApicAddress: BigInt(VIRTUAL_APIC),
+      apicAccessAddress: 0x12_3000n,
+      tprThreshold: 5n,
+    };
+    entered(fields, {}, ['proc2.virtualizeApicAccesses', ...controls], guest);
+    const { vmx, cpu } = guest.cpu.unit;
+    expect([vmx.apicAccessPage, cpu.apicAccessPage]).toEqual([0x12_3000, 0x12_3000]);
+    expect(vmx.tprBelowThreshold).toBe(below);
+    expect(guest.cpu.vmexit({ reason: 12 }).kind).toBe('VMexit');
+    expect([vmx.apicAccessPage, cpu.apicAccessPage, vmx.tprBelowThreshold]).toEqual([-1, -1, false]);
+  });
+
+  it('without "virtualize APIC accesses" there is no such page', () => {
+    const guest = new Guest();
+    entered({ apicAccessAddress: 0x12_3000n }, {}, [], guest);
+    expect(guest.cpu.unit.cpu.apicAccessPage).toBe(-1);
   });
 
   it('a shadow VMCS becomes active, the current VMCS stays current', () => {
