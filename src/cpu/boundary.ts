@@ -6,7 +6,7 @@
 import { Attention } from './attention.ts';
 import { hasInstructionBreakpoints, instructionBreakpoints } from './debug-registers.ts';
 import { EventType, identifyEvent } from './event.ts';
-import { deliver, deliverFault, shutDown } from './events.ts';
+import { continueDelivery, deliver, deliverFault, shutDown } from './events.ts';
 import { raiseDebug, Vector } from './exceptions.ts';
 import { Before } from './instruction-start.ts';
 import type { Processor } from './processor.ts';
@@ -24,6 +24,7 @@ const NMI_PENDING = 2 * Register.nmiPending;
 const MACHINE_CHECK_PENDING = 2 * Register.machineCheckPending;
 const CR4_LOW = 2 * Register.CR4;
 const MCE = 1 << CR4.MCE;
+const STALLED = 2 * Register.deliveryStalled;
 const SMI_PENDING = 2 * Register.smiPending;
 const BLOCKING_BY_SMI = 2 * Register.blockingBySmi;
 const INIT_PENDING = 2 * Register.initPending;
@@ -65,8 +66,8 @@ export type Boundary = (typeof Boundary)[keyof typeof Boundary];
 export function atBoundary(cpu: Processor): Boundary {
   const w = cpu.i32;
   const asksPort = cpu.nonRoot && (cpu.portAsks || ((w[ATTENTION] as number) & Attention.Vmx) !== 0);
-  if (takesEvent(cpu, asksPort)) {
-    if (asksPort && cpu.nonRoot) cpu.vmxPort.proceeds();
+  if (w[STALLED] !== 0 ? takesStalled(cpu, asksPort) : takesEvent(cpu, asksPort)) {
+    if (asksPort && cpu.nonRoot) cpu.vmxPort.proceeds(false);
     return Boundary.EventTaken;
   }
   w[ATTENTION] = attentionOf(cpu);
@@ -77,7 +78,7 @@ export function atBoundary(cpu: Processor): Boundary {
     ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
   w[BREAKPOINTS_MET] = 0;
   if (w[ACTIVITY] !== Activity.Active) return Boundary.Inactive;
-  if (asksPort) cpu.vmxPort.proceeds();
+  if (asksPort) cpu.vmxPort.proceeds(true);
   return Boundary.Execute;
 }
 
@@ -121,6 +122,12 @@ function takesEvent(cpu: Processor, asksPort: boolean): boolean {
     takesInterrupt(cpu) ||
     takesInstructionBreakpoint(cpu)
   );
+}
+
+/** No instruction boundary yet: the delivery of an event goes on. */
+function takesStalled(cpu: Processor, asksPort: boolean): true {
+  if (!asksPort || !vmxHas(cpu, BoundaryStage.Stalled)) continueDelivery(cpu);
+  return true;
 }
 
 function vmxHas(cpu: Processor, stage: BoundaryStage): boolean {

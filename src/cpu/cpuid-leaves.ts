@@ -144,6 +144,8 @@ export const CPUID_FLAGS: readonly CpuidFlag[] = [
 /** Frequency of the time-stamp counter: one tick an instruction, one instruction a nanosecond. */
 export const TSC_HERTZ = 1_000_000_000;
 const CRYSTAL_HERTZ = 25_000_000;
+/** Ticks of the TSC for one of the crystal clock. */
+export const TSC_PER_CRYSTAL_TICK = TSC_HERTZ / CRYSTAL_HERTZ;
 
 const REGISTERS = ['EAX', 'EBX', 'ECX', 'EDX'] as const;
 const HIGHEST_EXTENDED = 0x8000_0008;
@@ -230,7 +232,7 @@ export class CpuidLeaves {
       case 0xd:
         return f.xsave ? this.extendedState(subleaf) : [0, 0, 0, 0];
       case 0x15:
-        return [1, TSC_HERTZ / CRYSTAL_HERTZ, CRYSTAL_HERTZ, 0];
+        return [1, TSC_PER_CRYSTAL_TICK, CRYSTAL_HERTZ, 0];
       case 0x16:
         return [TSC_HERTZ / 1_000_000, TSC_HERTZ / 1_000_000, 100, 0];
       case 0x8000_0000:

@@ -3,6 +3,8 @@
  * immediate. What the bytes mean comes from the opcode map; nothing here depends on the state of a
  * processor but the size of its code and what CPUID enumerates.
  */
+
+import { locked } from './bus-lock.ts';
 import type { CpuidFeatures } from './cpuid.ts';
 import { Instruction, Segment } from './instruction.ts';
 import { type CompiledRow, type OpcodeIndex, OpcodeMap, type Operand, Prefix } from './opcode-index.ts';
@@ -224,7 +226,10 @@ export class Decoder {
     this.operands(i, row);
     i.length = this.at;
     if (this.short) return i;
-    return this.allowed(i, row, lock, vvvv) ? i : this.undefinedOpcode();
+    if (!this.allowed(i, row, lock, vvvv)) return this.undefinedOpcode();
+    // XCHG with memory is locked without the prefix too.
+    if (i.hasMemory && (lock || row.row.mnemonic === 'XCHG')) i.run = locked(i.run);
+    return i;
   }
 
   /** C4, C5 and 62 are prefixes in 64-bit code, and elsewhere if what follows cannot be ModR/M of LES, LDS and BOUND. */

@@ -39,6 +39,7 @@ const BLOCKING_BY_STI = 2 * Register.blockingBySti;
 const BLOCKING_BY_MOV_SS = 2 * Register.blockingByMovSs;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
 const UNBLOCKED_BY_IRET = 2 * Register.unblockedByIret;
+const STALLED = 2 * Register.deliveryStalled;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
 const ACTIVITY = 2 * Register.activityState;
@@ -53,6 +54,8 @@ const BREAKPOINTS = 0xf;
 const ENABLED_BREAKPOINT = 1 << 12;
 const GD = 1 << 13;
 const LBR_AND_BTF = 3;
+/** Exceptions that the delivery of one event meets before time passes. */
+const MOST_NESTED = 8;
 
 /** Delivers the exception that was raised last; RIP is that of the instruction which raised it. */
 export function deliverFault(cpu: Processor): void {
@@ -162,13 +165,18 @@ function recordCauses(cpu: Processor, event: number): void {
 /** Delivers the event in the slots `originalEvent…`, then what its delivery meets instead. */
 function attempt(cpu: Processor): void {
   const w = cpu.i32;
-  while (!deliverOnce(cpu)) {
+  for (let nested = 0; !deliverOnce(cpu); nested++) {
     if (w[FAULT] === VM_EXIT_PENDING) {
       cpu.vmxPort.exitPending();
       finish(cpu);
       return;
     }
     if (!takeNested(cpu)) return;
+    if (nested === MOST_NESTED) {
+      w[STALLED] = 1;
+      cpu.requestAttention();
+      return;
+    }
   }
   finish(cpu);
   // Breakpoints on what delivery accessed are met as if the first instruction of the handler followed a trap.
@@ -176,6 +184,15 @@ function attempt(cpu: Processor): void {
   if (met !== 0) w[PENDING_DEBUG] = (w[PENDING_DEBUG] as number) | met | ENABLED_BREAKPOINT;
   w[BREAKPOINTS_MET] = 0;
   cpu.requestAttention();
+}
+
+/**
+ * Goes on with a delivery that meets benign exceptions without end (#AC at CPL 3 on a stack that is not
+ * aligned): software keeps the processor from an instruction boundary for as long as memory stays as it is.
+ */
+export function continueDelivery(cpu: Processor): void {
+  cpu.i32[STALLED] = 0;
+  attempt(cpu);
 }
 
 /** Forgets the event. */

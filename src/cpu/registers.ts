@@ -173,6 +173,8 @@ const WORKING = [
   'originalEventLength',
   /** Flags that the image of RFLAGS has in addition when the event is delivered: RF. */
   'originalEventFlags',
+  /** 1 while the delivery of the event meets exceptions without end, and time passes. */
+  'deliveryStalled',
   /** Return address of the event being delivered. */
   'returnAddress',
   /** Descriptor or gate in memory. */

@@ -15,6 +15,8 @@ export const BoundaryStage = {
   BeforeNmi: 2,
   /** After NMIs, before external interrupts: interrupt window, virtual interrupts. */
   BeforeInterrupts: 3,
+  /** No boundary: the delivery of events goes on and on (SDM §28.2, instruction timeout). */
+  Stalled: 4,
 } as const;
 export type BoundaryStage = (typeof BoundaryStage)[keyof typeof BoundaryStage];
 
@@ -113,8 +115,10 @@ export interface VmxPort {
    * Attention.Vmx is asked for again each time.
    */
   exitsAtBoundary(stage: BoundaryStage): boolean;
-  /** An instruction begins, or an event was taken before one could (SDM §28.5.2). */
-  proceeds(): void;
+  /** An instruction begins (`executes`), or an event was taken before one could (SDM §28.5.2). */
+  proceeds(executes: boolean): void;
+  /** The instruction that ends has locked the bus. */
+  busLocked(): void;
   /** IRET ends blocking by NMI or virtual-NMI blocking, as the controls say; whether exits report it (SDM §28.3, §30.2.3). */
   iretUnblocksNmi(): boolean;
 }
@@ -151,5 +155,6 @@ export const NO_VMX: VmxPort = {
   exitsOnExternalInterrupt: () => false,
   exitsAtBoundary: () => false,
   proceeds: () => {},
+  busLocked: () => {},
   iretUnblocksNmi: () => false,
 };

@@ -23,6 +23,7 @@ import {
   timerExit,
   updateDeadline,
 } from './events/boundary-exits.ts';
+import { busLockExit, noteBusLock, noteEvent, timeoutExit } from './events/instruction-exits.ts';
 import { resumeOperation, suspendOperation } from './events/system-management.ts';
 import type { ExitRequest } from './exit/exit-request.ts';
 import { executeDecoded } from './instructions/decoded.ts';
@@ -202,7 +203,10 @@ export class UnitPort implements VmxPort {
     switch (stage) {
       case BoundaryStage.First:
         updateDeadline(unit);
-        return this.deliversInjected() || this.performs(apicExitBeforeEvents(unit));
+        return (
+          this.deliversInjected() ||
+          this.performs(timeoutExit(unit) ?? busLockExit(unit) ?? apicExitBeforeEvents(unit))
+        );
       case BoundaryStage.BeforeTraps:
         return this.performs(monitorTrapExit(unit));
       case BoundaryStage.BeforeNmi:
@@ -210,6 +214,8 @@ export class UnitPort implements VmxPort {
       case BoundaryStage.BeforeInterrupts:
         processGuestTimer(unit);
         return this.performs(interruptWindowExit(unit)) || this.deliversVirtualInterrupt();
+      case BoundaryStage.Stalled:
+        return this.performs(timeoutExit(unit));
     }
   }
 
@@ -230,10 +236,17 @@ export class UnitPort implements VmxPort {
     return true;
   }
 
-  proceeds(): void {
+  proceeds(executes: boolean): void {
     // Nothing was delivered to the guest, and it has executed nothing.
-    if (!this.onlyProcessed) armMonitorTrap(this.unit);
+    if (!this.onlyProcessed) {
+      armMonitorTrap(this.unit);
+      if (!executes) noteEvent(this.unit);
+    }
     this.onlyProcessed = false;
+  }
+
+  busLocked(): void {
+    noteBusLock(this.unit);
   }
 
   private deliversVirtualInterrupt(): boolean {

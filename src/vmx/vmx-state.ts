@@ -62,6 +62,11 @@ export class VmxState {
 
   // Only in non-root operation:
   injectedEvent: InjectedEvent | undefined;
+  /** The last instruction asserted a bus lock under "VMM bus-lock detection" (SDM §28.2). */
+  busLockAsserted = false;
+  /** Events that followed each other without an instruction: `executed` at the first, and after the last. */
+  eventsFrom = 0;
+  eventsUntil = -1;
   /** A pending MTF VM exit (SDM §29.6.2, §29.7.8). */
   mtfPending = false;
   /** PAUSEs at CPL 0 (SDM §28.1.3): start of the present loop and the last one; −1 before the first. */
@@ -104,6 +109,8 @@ export class VmxState {
     this.link = undefined;
     this.injectedEvent = undefined;
     this.mtfPending = false;
+    this.busLockAsserted = false;
+    this.eventsUntil = -1;
     this.lastPause = -1;
     this.virtualNmiBlocking = false;
     this.vpid = 0;

@@ -81,6 +81,8 @@ const TOUCHED = WRITTEN;
 const TOUCHED_HIGH = WRITTEN_HIGH;
 const NEEDED = CHECKS_NEEDED;
 const ACTIVITY = 2 * Register.activityState;
+const STALLED = 2 * Register.deliveryStalled;
+const ORIGINAL_EVENT = 2 * Register.originalEvent;
 const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
 const NON_ROOT = Operation.NonRoot;
@@ -190,6 +192,11 @@ export class VmxUnit implements VmxProcessor {
     if (cpu.translations.caching.dropsAtOperation()) {
       this.ept.forgetMappings();
       forgetEverything(cpu);
+    }
+    if (this.file[STALLED] !== 0) {
+      // The exit takes the place of the delivery that went on and on.
+      this.file[STALLED] = 0;
+      this.file[ORIGINAL_EVENT] = 0;
     }
     this.followOperation();
     // Before the first instruction of a guest comes what VM entry injected or left pending.

@@ -55,6 +55,8 @@ const COMPLETE: readonly ControlId[] = [
   'proc2.enableXsavesXrstors',
   'proc2.useTscScaling',
   'proc2.enableUserWaitAndPause',
+  'proc2.vmmBusLockDetection',
+  'proc2.instructionTimeout',
   'proc2.enableVmFunctions',
   'proc2.enablePml',
   'proc2.eptViolationVe',

@@ -29,7 +29,6 @@ export const NOT_RUNNING = {
   intelPt: [false, 'nothing is traced'],
   cetShadowStack: [false, 'there are no shadow stacks'],
   cetIndirectBranchTracking: [false, 'indirect branches are not tracked'],
-  busLockDetection: [false, 'no access locks the bus'],
   userInterrupts: [false, 'user interrupts are not delivered'],
   architecturalLbrs: [false, 'branches are not recorded'],
   fred: [false, 'events are delivered through the IDT alone'],
