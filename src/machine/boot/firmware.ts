@@ -7,6 +7,7 @@ import { IO_APIC_BASE } from '../devices/io-apic.ts';
 import type { LogicalProcessor } from '../logical-processor.ts';
 import type { Machine } from '../machine.ts';
 import { acpiTables } from './acpi-tables.ts';
+import { biosDataAreas } from './bios-data-area.ts';
 import { applyBootPlan, type BootPlan } from './boot-plan.ts';
 import { mpTables } from './mp-tables.ts';
 
@@ -36,6 +37,7 @@ export function leaveFirmwareState(machine: Machine): void {
   const ioApicId = cpus < MOST_IDS ? cpus : 0;
   const [signature, , , features] = bootstrap.processor.cpuid.read(1, 0);
   const tables = [
+    ...biosDataAreas(),
     acpiTables(ACPI_START, { cpus, ioApicId }),
     mpTables(MP_START, { cpus, ioApicId, signature, features: features | APIC_FEATURE }),
   ];

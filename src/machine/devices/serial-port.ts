@@ -44,6 +44,9 @@ export interface SerialState {
   waiting: number[];
 }
 
+/** I/O address of the first serial port of a PC. */
+export const COM1 = 0x3f8;
+
 export class SerialPort implements PortDevice {
   readonly ports: readonly PortRange[];
   readonly widest = 1;
@@ -64,7 +67,7 @@ export class SerialPort implements PortDevice {
     waiting: [],
   };
 
-  constructor(transmit: (byte: number) => void, interrupt: InterruptLine, base = 0x3f8) {
+  constructor(transmit: (byte: number) => void, interrupt: InterruptLine, base = COM1) {
     this.#base = base;
     this.ports = [[base, base + 7]];
     this.#transmit = transmit;
