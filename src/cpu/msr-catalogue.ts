@@ -5,54 +5,11 @@
 import { isCanonical } from '../bits/address.ts';
 import { mask } from '../bits/u64.ts';
 import type { CpuidFeatures } from './cpuid.ts';
-import { EFER, Register, type RegisterName } from './registers.ts';
+import { MEMORY_TYPE_RANGE_MSRS } from './memory-type-ranges.ts';
+import { type MsrAccess, type MsrRow, msr, type RowOptions } from './msr-row.ts';
+import { EFER } from './registers.ts';
 
-/** Why an access to an MSR faults, or `ok`. */
-export type MsrAccess =
-  | 'ok'
-  | 'does-not-exist'
-  | 'read-only'
-  | 'reserved-bit'
-  | 'not-canonical'
-  | 'bad-value';
-
-export interface MsrRow {
-  readonly index: number;
-  readonly name: RegisterName;
-  /** Register slot that holds the value. */
-  readonly slot: number;
-  readonly exists: (features: CpuidFeatures) => boolean;
-  /** Bits that must be 0 in a value to be written. */
-  readonly reserved: (features: CpuidFeatures) => bigint;
-  /** Bits that WRMSR accepts and does not store. */
-  readonly ignored: bigint;
-  /** The value must be canonical for the widest linear address the processor supports. */
-  readonly canonical: boolean;
-  /** A further rule on the value. */
-  readonly accepts?: (value: bigint, features: CpuidFeatures) => boolean;
-}
-
-interface RowOptions {
-  exists?: (features: CpuidFeatures) => boolean;
-  reserved?: bigint | ((features: CpuidFeatures) => bigint);
-  ignored?: bigint;
-  canonical?: boolean;
-  accepts?: (value: bigint, features: CpuidFeatures) => boolean;
-}
-
-function msr(index: number, name: RegisterName, options: RowOptions = {}): MsrRow {
-  const { reserved = 0n } = options;
-  return {
-    index,
-    name,
-    slot: Register[name],
-    exists: options.exists ?? (() => true),
-    reserved: typeof reserved === 'bigint' ? () => reserved : reserved,
-    ignored: options.ignored ?? 0n,
-    canonical: options.canonical ?? false,
-    ...(options.accepts && { accepts: options.accepts }),
-  };
-}
+export type { MsrAccess, MsrRow };
 
 const HIGH_32 = mask(63, 32);
 const none = (...bits: number[]) => bits.reduce((m, b) => m & ~(1n << BigInt(b)), mask(63, 0));
@@ -140,15 +97,19 @@ const cetRules: RowOptions = {
 /** MSRs with storage of their own. Capability and feature-control MSRs are answered by VT-x. */
 export const MSRS: readonly MsrRow[] = [
   msr(0x10, 'IA32_TIME_STAMP_COUNTER'),
+  msr(0x17, 'IA32_PLATFORM_ID', { readOnly: true }),
   msr(0x1b, 'IA32_APIC_BASE', {
     reserved: (f) => mask(7, 0) | (1n << 9n) | (f.x2apic ? 0n : 1n << 10n) | mask(63, f.physicalAddressBits),
   }),
   msr(0x48, 'IA32_SPEC_CTRL', { exists: (f) => f.specCtrlBits !== 0, reserved: specCtrlReserved }),
+  // No microcode update is loaded: it keeps what is written.
+  msr(0x8b, 'IA32_BIOS_SIGN_ID'),
   msr(0x174, 'IA32_SYSENTER_CS', { ignored: HIGH_32 }),
   msr(0x175, 'IA32_SYSENTER_ESP', { canonical: true }),
   msr(0x176, 'IA32_SYSENTER_EIP', { canonical: true }),
   msr(0x1a0, 'IA32_MISC_ENABLE', { reserved: none(0, 3, 7, 11, 12, 16, 18, 22, 23, 34, 38) }),
   msr(0x1d9, 'IA32_DEBUGCTL', { reserved: debugctlReserved }),
+  ...MEMORY_TYPE_RANGE_MSRS,
   msr(0x277, 'IA32_PAT', { accepts: isPatValid }),
   msr(0x38f, 'IA32_PERF_GLOBAL_CTRL', {
     exists: (f) => f.generalPurposeCounters !== 0,
@@ -201,6 +162,7 @@ export function msrRow(index: number): MsrRow | undefined {
 
 /** Whether `value` may be written to the MSR of `row`, which must exist. */
 export function checkMsrValue(row: MsrRow, value: bigint, features: CpuidFeatures): MsrAccess {
+  if (row.readOnly) return 'read-only';
   if ((value & row.reserved(features)) !== 0n) return 'reserved-bit';
   if (row.canonical && !isCanonical(value, features.linearAddressBits)) return 'not-canonical';
   return row.accepts?.(value, features) === false ? 'bad-value' : 'ok';

@@ -11,7 +11,7 @@ import { isApicPage } from './memory-mapped.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
-import { Access, AccessClass } from './tlb.ts';
+import { Access, AccessClass, SETTING_WORDS } from './tlb.ts';
 import { contextTag, DENIED_SHIFT, KEY_SHIFT, LINEAR, PageRight } from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
@@ -56,7 +56,7 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
   return walk(cpu, lo, hi, need, context);
 }
 
-const SETTING = new Int32Array(11);
+const SETTING = new Int32Array(SETTING_WORDS);
 
 /** Selects the view of the TLB that belongs to everything on which translations and rights depend. */
 function selectView(cpu: Processor): void {

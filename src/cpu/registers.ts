@@ -98,7 +98,35 @@ const MSRS = [
   'IA32_TIME_STAMP_COUNTER',
   'IA32_TSC_DEADLINE',
   'IA32_MISC_ENABLE',
+  'IA32_PLATFORM_ID',
+  'IA32_BIOS_SIGN_ID',
+  'IA32_MTRRCAP',
+  'IA32_MTRR_DEF_TYPE',
 ] as const;
+
+/** Variable memory-type ranges of a processor: IA32_MTRR_PHYSBASEn and IA32_MTRR_PHYSMASKn. */
+export const VARIABLE_RANGES = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const;
+/** Fixed memory-type ranges, by their MSRs. */
+export const FIXED_RANGES = {
+  IA32_MTRR_FIX64K_00000: 0x250,
+  IA32_MTRR_FIX16K_80000: 0x258,
+  IA32_MTRR_FIX16K_A0000: 0x259,
+  IA32_MTRR_FIX4K_C0000: 0x268,
+  IA32_MTRR_FIX4K_C8000: 0x269,
+  IA32_MTRR_FIX4K_D0000: 0x26a,
+  IA32_MTRR_FIX4K_D8000: 0x26b,
+  IA32_MTRR_FIX4K_E0000: 0x26c,
+  IA32_MTRR_FIX4K_E8000: 0x26d,
+  IA32_MTRR_FIX4K_F0000: 0x26e,
+  IA32_MTRR_FIX4K_F8000: 0x26f,
+} as const;
+type MemoryTypeRange =
+  | `IA32_MTRR_PHYS${'BASE' | 'MASK'}${(typeof VARIABLE_RANGES)[number]}`
+  | keyof typeof FIXED_RANGES;
+const MEMORY_TYPE_RANGES: readonly MemoryTypeRange[] = [
+  ...VARIABLE_RANGES.flatMap((n): MemoryTypeRange[] => [`IA32_MTRR_PHYSBASE${n}`, `IA32_MTRR_PHYSMASK${n}`]),
+  ...(Object.keys(FIXED_RANGES) as (keyof typeof FIXED_RANGES)[]),
+];
 
 /** State that is no register: interruptibility, activity, pending debug exceptions and the like. */
 const NON_REGISTER = [
@@ -201,6 +229,7 @@ export type RegisterName =
   | (typeof SYSTEM)[number]
   | SegmentSlot
   | (typeof MSRS)[number]
+  | MemoryTypeRange
   | (typeof NON_REGISTER)[number]
   | (typeof VECTOR)[number]
   | (typeof FLOATING)[number]
@@ -217,6 +246,7 @@ export const REGISTERS: readonly RegisterName[] = [
     `${s}.accessRights`,
   ]),
   ...MSRS,
+  ...MEMORY_TYPE_RANGES,
   ...NON_REGISTER,
   ...VECTOR,
   ...FLOATING,

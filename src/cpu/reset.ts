@@ -1,4 +1,5 @@
 /** State after power-up, reset and INIT (SDM vol. 3A §11.1.1, Table 11-1), and where a start-up IPI starts (§11.4.4). */
+import { MTRR_CAPABILITIES } from './memory-type-ranges.ts';
 import type { Processor } from './processor.ts';
 import { REGISTERS, Register, type RegisterName } from './registers.ts';
 
@@ -29,6 +30,7 @@ export function powerUp(cpu: Processor): void {
   set('FTW', 0xffffn);
   set('MXCSR', 0x1f80n);
   set('IA32_PAT', 0x0007_0406_0007_0406n);
+  set('IA32_MTRRCAP', MTRR_CAPABILITIES);
   set('IA32_APIC_BASE', isBootstrapProcessor(cpu) ? 0xfee0_0900n : 0xfee0_0800n);
   set('IA32_SMBASE', 0x3_0000n);
   for (const segment of DATA_SEGMENTS) {

@@ -16,7 +16,7 @@ const LAST_VIEW = 0x7ff;
 const NO_VIEW = 0xffe;
 /** Settings that are remembered, and words that tell them apart. */
 const SETTINGS = 4;
-const SETTING_WORDS = 11;
+export const SETTING_WORDS = 11;
 
 /** Rights of one class of access; shifted left by its {@link AccessClass}. */
 export const Access = { Read: 1, Write: 2, Fetch: 4 } as const;

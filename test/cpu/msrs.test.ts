@@ -6,7 +6,7 @@ import { MSRS, type MsrAccess, msrRow } from '../../src/cpu/msr-catalogue.ts';
 import { checkMsrWrite, IA32_EFER_INDEX, IA32_FEATURE_CONTROL, IA32_RTIT_CTL } from '../../src/cpu/msrs.ts';
 import { PhysicalMemory } from '../../src/cpu/physical-memory.ts';
 import { Processor } from '../../src/cpu/processor.ts';
-import { Register } from '../../src/cpu/registers.ts';
+import { FIXED_RANGES, Register } from '../../src/cpu/registers.ts';
 import { NO_VMX, type VmxPort } from '../../src/cpu/vmx-port.ts';
 import { findProfile, PROFILES } from '../../src/vmx/capabilities/profiles.ts';
 
@@ -51,6 +51,56 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
         [at(9), R],
         [at(11), R],
         [at(32), R],
+      ],
+    ],
+    ['IA32_PLATFORM_ID', 0x17, [], [[0n, 'read-only']]],
+    ['IA32_BIOS_SIGN_ID', 0x8b, [0n, U64_MAX], []],
+    ['IA32_MTRRCAP', 0xfe, [], [[0x50an, 'read-only']]],
+    ...Array.from({ length: 10 }, (_, n) => n).flatMap((n): (typeof RULES)[number][] => [
+      [
+        `IA32_MTRR_PHYSBASE${n}`,
+        0x200 + 2 * n,
+        [0n, 0xf_ffff_ffff_f006n, 1n, 4n, 5n],
+        [
+          [at(8), R],
+          [at(11), R],
+          [at(52), R],
+          [2n, B],
+          [3n, B],
+          [7n, B],
+          [0x80n, B],
+        ],
+      ],
+      [
+        `IA32_MTRR_PHYSMASK${n}`,
+        0x201 + 2 * n,
+        [0n, 0xf_ffff_ffff_f800n],
+        [
+          [at(0), R],
+          [at(10), R],
+          [at(52), R],
+        ],
+      ],
+    ]),
+    ...(Object.entries(FIXED_RANGES) as [string, number][]).map(([name, index]): (typeof RULES)[number] => [
+      name,
+      index,
+      [0n, 0x0606_0504_0100_0606n],
+      [
+        [2n, B],
+        [0x07n << 56n, B],
+        [0x03n << 32n, B],
+      ],
+    ]),
+    [
+      'IA32_MTRR_DEF_TYPE',
+      0x2ff,
+      [0n, 0xc06n],
+      [
+        [at(8), R],
+        [at(9), R],
+        [at(12), R],
+        [7n, B],
       ],
     ],
     ['IA32_SYSENTER_CS', 0x174, [0x10n, 0xffff_ffffn, at(32), at(63)], []],
@@ -258,7 +308,7 @@ describe('every MSR of the catalogue', () => {
 
   it('does not exist if there is no row for it', () => {
     const cpu = processor();
-    for (const index of [0x11, 0x9b, 0x9e, 0x79, 0x2ff, 0xc000_0085, 0xffff_ffff]) {
+    for (const index of [0x11, 0x9b, 0x9e, 0x79, 0x2fe, 0xc000_0085, 0xffff_ffff]) {
       expect(cpu.readMsr(index)).toBeUndefined();
       expect(cpu.writeMsr(index, 0n)).toBe('does-not-exist');
     }
@@ -426,7 +476,7 @@ describe('a check of a write', () => {
   it('writes nothing', () => {
     const cpu = processor();
     const before = cpu.quads.slice();
-    for (const row of MSRS) expect(checkMsrWrite(cpu, row.index, 0n)).toBe('ok');
+    for (const row of MSRS) expect(checkMsrWrite(cpu, row.index, 0n)).toBe(row.readOnly ? 'read-only' : 'ok');
     expect(checkMsrWrite(cpu, IA32_FEATURE_CONTROL, 1n)).toBe('ok');
     expect(cpu.quads).toEqual(before);
   });

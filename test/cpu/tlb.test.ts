@@ -1,9 +1,9 @@
 /** The table of the fast path: entries of several settings beside each other. */
 import { beforeEach, describe, expect, it } from 'vitest';
-import { Access, TLB_BYTES, Tlb } from '../../src/cpu/tlb.ts';
+import { Access, SETTING_WORDS, TLB_BYTES, Tlb } from '../../src/cpu/tlb.ts';
 
 const ALL = Access.Read | Access.Write | Access.Fetch;
-const setting = (...words: number[]) => Int32Array.from({ length: 10 }, (_, n) => words[n] ?? 0);
+const setting = (...words: number[]) => Int32Array.from({ length: SETTING_WORDS }, (_, n) => words[n] ?? 0);
 let tlb: Tlb;
 
 beforeEach(() => {
@@ -29,16 +29,19 @@ describe('a view', () => {
     expect(tlb.find(0, 0, 0)).toBe(-1);
   });
 
-  it.each(Array.from({ length: 10 }, (_, word) => word))('is another one if word %i differs', (word) => {
-    const [one, other] = [setting(), setting()];
-    other[word] = 1;
-    tlb.select(one);
-    tlb.enter(0x5000, 0, 0x9000, 0x40, ALL);
-    tlb.select(other);
-    expect(tlb.find(0x5000, 0, ALL)).toBe(-1);
-    tlb.select(one);
-    expect(tlb.find(0x5000, 0, ALL)).not.toBe(-1);
-  });
+  it.each(Array.from({ length: SETTING_WORDS }, (_, word) => word))(
+    'is another one if word %i differs',
+    (word) => {
+      const [one, other] = [setting(), setting()];
+      other[word] = 1;
+      tlb.select(one);
+      tlb.enter(0x5000, 0, 0x9000, 0x40, ALL);
+      tlb.select(other);
+      expect(tlb.find(0x5000, 0, ALL)).toBe(-1);
+      tlb.select(one);
+      expect(tlb.find(0x5000, 0, ALL)).not.toBe(-1);
+    },
+  );
 
   it('is found again after four others were selected only if it was kept', () => {
     for (let n = 0; n < 4; n++) {
