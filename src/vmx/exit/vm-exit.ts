@@ -2,6 +2,7 @@
  * VM exits (SDM chapter 30): record, save guest state, MSR-store area, host state, MSR-load area; and
  * VM-entry failures (§29.8), which load host state without saving anything.
  */
+import { materialise } from '../../cpu/flags.ts';
 import { EFER, Register } from '../../cpu/registers.ts';
 import { Field } from '../../vmcs/fields.ts';
 import { ExitReasonBit } from '../../vmcs/formats.ts';
@@ -36,6 +37,7 @@ const SPECS = EXIT_REASONS;
 export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   const copy = p.active.resident(p.vmx.current as ProcessorCopy);
   const spec = SPECS[request.reason];
+  materialise(p.cpu);
   establishStateBeforeExit(p, copy, request, spec);
   recordExit(p, copy, request, spec);
   const controls = controlsOf(copy, p.capabilities);
