@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { Register } from '../../src/cpu/registers.ts';
 import { CODE, STACK_TOP } from '../support/code.ts';
 import {
   delivered,
@@ -241,6 +242,39 @@ describe('exceptions during delivery', () => {
     const executed = w.cpu.processor.executed;
     w.cpu.run(5);
     expect(w.cpu.processor.executed).toBe(executed);
+  });
+});
+
+describe('a delivery that comes to no end', () => {
+  /** Pushing on a misaligned stack at CPL 3 is #AC, and so is pushing for that. */
+  const endless = () =>
+    run(32, 'mov eax, [esp]', 3, (w) => {
+      setGate(w, 17, gate(Selector.Code3, handler(17), 0xee));
+      w.cpu.set('CR0', w.cpu.get('CR0') | (1n << 18n));
+      w.cpu.set('RFLAGS', 0x4_0202n);
+      w.cpu.set('RSP', BigInt(STACK_TOP - 2));
+    });
+
+  it('lets time pass, and nothing else', () => {
+    const { cpu } = endless();
+    const before = cpu.processor.words.slice();
+    cpu.processor.requestNmi();
+    cpu.run(1000);
+    expect(cpu.processor.executed).toBe(1001);
+    expect(cpu.get('RIP')).toBe(BigInt(CODE));
+    expect(cpu.get('nmiPending')).toBe(1n);
+    cpu.set('nmiPending', 0n);
+    for (const name of ['RSP', 'RFLAGS', 'CS.selector', 'originalEvent'] as const) {
+      expect(cpu.get(name)).toBe(BigInt(before[2 * Register[name]] as number));
+    }
+  });
+
+  it('ends with RESET', () => {
+    const { cpu } = endless();
+    cpu.reset();
+    expect(cpu.get('originalEvent')).toBe(0n);
+    cpu.run(1);
+    expect(cpu.get('RIP')).not.toBe(0xfff0n);
   });
 });
 
