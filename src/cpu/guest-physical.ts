@@ -4,6 +4,8 @@
  * guest-physical, and somebody else turns them into physical addresses.
  */
 
+import type { UsedEntry } from './page-walk.ts';
+
 /** The linear access for which guest-physical addresses are translated; whoever walks fills it in. */
 export const LINEAR_ACCESS = {
   lo: 0,
@@ -24,6 +26,13 @@ export interface GuestPhysicalPage {
   hasSubPages: boolean;
   /** Memory type of the page: bits 2:0 the type, bit 3 whether it overrides that of paging. */
   memoryType: number;
+}
+
+/** What a walk that changes nothing finds. */
+export interface ProbedPage extends GuestPhysicalPage {
+  /** Flags that an access would have to set: none is, if there are no such flags. */
+  readonly lacksAccessed: boolean;
+  readonly lacksDirty: boolean;
 }
 
 /** Paging structures of the hypervisor's own for some linear addresses: HLAT paging (SDM vol. 3A §5.5.1). */
@@ -48,6 +57,13 @@ export interface GuestPhysicalTranslation {
   pdptes(address: number): boolean;
   /** Translates the address that {@link LINEAR_ACCESS} comes to; `access`: bits of `Access`. */
   page(address: number, access: number): boolean;
+  /**
+   * Of a walk that changes nothing and uses nothing cached: the physical address of the paging-structure
+   * entry at `address`, or −1 if it may not be accessed; entries used are added to `entries`.
+   */
+  probeEntry(address: number, entries: UsedEntry[]): number;
+  /** The same of the address that {@link LINEAR_ACCESS} comes to; undefined if it is not mapped. */
+  probePage(address: number, entries: UsedEntry[]): ProbedPage | undefined;
   /** Forgets what is cached of guest-physical addresses alone. */
   forgetMappings(): void;
 }

@@ -121,16 +121,39 @@ export function indexAt(level: number, lo: number, hi: number): number {
   }
 }
 
+/** An entry that a walk used. */
+export interface UsedEntry {
+  readonly structure: 'paging' | 'EPT';
+  /** Physical address. */
+  readonly address: number;
+  readonly value: bigint;
+}
+
+/** While it is defined, walks change nothing and use nothing that is cached: they note here what they read. */
+export const PROBE: { entries: UsedEntry[] | undefined } = { entries: undefined };
+
 /** Physical address of the entry at `at`, or −1 if access to it has raised something. */
 function entryAddress(cpu: Processor, at: number): number {
   const second = cpu.guestPhysical;
+  if (PROBE.entries !== undefined) return probedAddress(cpu, at, PROBE.entries);
   if (second === undefined) return at;
   return second.entry(at, false) ? second.found.physical : -1;
 }
 
+function probedAddress(cpu: Processor, at: number, entries: UsedEntry[]): number {
+  const second = cpu.guestPhysical;
+  const address = second === undefined ? at : second.probeEntry(at, entries);
+  if (address >= 0) {
+    const wide = ((cpu.i32[CR4_LOW] as number) & (1 << CR4.PAE)) !== 0;
+    const value = wide ? cpu.memory.read64(address) : BigInt(cpu.memory.read32(address));
+    entries.push({ structure: 'paging', address, value });
+  }
+  return address;
+}
+
 /** Sets the accessed and, at the leaf, the dirty flag of the entry at `at`; false if that has raised something. */
 function setFlags(cpu: Processor, at: number, entry: number, flags: number): boolean {
-  if ((entry & flags) === flags) return true;
+  if ((entry & flags) === flags || PROBE.entries !== undefined) return true;
   const second = cpu.guestPhysical;
   let physical = at;
   if (second !== undefined) {
@@ -181,7 +204,8 @@ function walk64(
   let disabled = false;
   let table = root;
   let start = top;
-  const cached = findStructure(structures, lo, hi, top, context, second);
+  const keeps = translations.caching.keeps && PROBE.entries === undefined;
+  const cached = keeps ? findStructure(structures, lo, hi, top, context, second) : -1;
   if (cached >= 0) {
     const known = structures.rights[cached] as number;
     WALK.usedCache = true;
@@ -210,7 +234,7 @@ function walk64(
     if (!isPage) {
       if (!setFlags(cpu, at, entry, A)) return 'raised';
       table = addressOf(entry, high, PAGE_FRAME);
-      if (translations.caching.keeps) {
+      if (keeps) {
         const known =
           rights |
           (disabled ? Known.ExecuteDisable : 0) |

@@ -6,13 +6,20 @@
 import { PAGE_SIZE } from '../bits/address.ts';
 import { pageHasBreakpoint } from './debug-registers.ts';
 import { raisePageFault } from './exceptions.ts';
-import { type GuestPhysicalTranslation, LINEAR_ACCESS } from './guest-physical.ts';
+import { type GuestPhysicalPage, type GuestPhysicalTranslation, LINEAR_ACCESS } from './guest-physical.ts';
 import { isApicPage } from './memory-mapped.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
 import { Access, AccessClass, SETTING_WORDS } from './tlb.ts';
-import { contextTag, DENIED_SHIFT, KEY_SHIFT, LINEAR, PageRight } from './translation-cache.ts';
+import {
+  contextTag,
+  DENIED_SHIFT,
+  KEY_SHIFT,
+  LINEAR,
+  MEMORY_TYPE_SHIFT,
+  PageRight,
+} from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
 const CR3_LOW = 2 * Register.CR3;
@@ -34,6 +41,16 @@ export function translate(cpu: Processor, lo: number, hi: number, need: number):
 }
 
 function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): number {
+  const entry = find(cpu, lo, hi, need);
+  if (entry >= 0 && cpu.translationWatch !== undefined) {
+    const physical = cpu.tlb.physical[entry] as number;
+    cpu.translationWatch.used(lo, hi, need, physical, WALK.rights);
+  }
+  return entry;
+}
+
+/** As {@link translate}; `WALK.rights` then has those of the page. */
+function find(cpu: Processor, lo: number, hi: number, need: number): number {
   if (cpu.tlb.hasLeft) {
     selectView(cpu);
     const entry = cpu.tlb.find(lo, hi, need);
@@ -48,9 +65,12 @@ function translateSlowly(cpu: Processor, lo: number, hi: number, need: number): 
   const context = currentContext(cpu);
   const cached = translations.find(lo, hi, context, cpu.guestPhysical?.tag ?? LINEAR);
   if (cached >= 0) {
-    const allowed = allowedAccesses(cpu, translations.rights[cached] as number);
-    if ((allowed & need) === need)
+    const rights = translations.rights[cached] as number;
+    const allowed = allowedAccesses(cpu, rights);
+    if ((allowed & need) === need) {
+      WALK.rights = rights;
       return enter(cpu, lo, hi, translations.physical[cached] as number, allowed);
+    }
     // The rights may have been raised since: walk before there is a fault.
   }
   return walk(cpu, lo, hi, need, context);
@@ -79,12 +99,14 @@ function selectView(cpu: Processor): void {
 function translateUnpaged(cpu: Processor, lo: number, hi: number, need: number): number {
   const page = (lo & -PAGE_SIZE) >>> 0;
   const second = cpu.guestPhysical;
+  WALK.rights = PageRight.Unpaged;
   if (second === undefined) return enter(cpu, lo, hi, page, ALL_RIGHTS);
   LINEAR_ACCESS.lo = lo;
   LINEAR_ACCESS.hi = hi;
   LINEAR_ACCESS.rights = PageRight.Unpaged;
   LINEAR_ACCESS.structuresWritable = true;
   if (!second.page(lo >>> 0, accessOf(need))) return -1;
+  WALK.rights = withFound(PageRight.Unpaged, second.found);
   return enterFound(cpu, lo, hi, ALL_RIGHTS & ~(second.found.denied * 0o111));
 }
 
@@ -118,10 +140,16 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
   }
   LINEAR_ACCESS.rights = WALK.rights;
   if (!second.page(WALK.physical + (lo & (PAGE_SIZE - 1)), accessOf(need))) return -1;
-  const rights = WALK.rights | (second.found.denied << DENIED_SHIFT);
+  const rights = withFound(WALK.rights, second.found);
+  WALK.rights = rights;
   if (!second.found.hasSubPages)
     cpu.translations.enter(lo, hi, context, second.tag, second.found.physical, rights);
   return enterFound(cpu, lo, hi, allowedAccesses(cpu, rights));
+}
+
+/** Rights of a page with those that second-level translation found. */
+function withFound(rights: number, { denied, memoryType }: GuestPhysicalPage): number {
+  return rights | (denied << DENIED_SHIFT) | (memoryType << MEMORY_TYPE_SHIFT);
 }
 
 /** Enters what second-level translation found. */
@@ -149,7 +177,7 @@ function enterFast(
 ): number {
   const entry = cpu.tlb.enter(lo, hi, physical, direct, rights);
   // The entry serves the present access, but nobody finds it again.
-  if (!cpu.translations.caching.keeps) cpu.tlb.forgetPage(lo, hi);
+  if (!cpu.translations.caching.keeps || cpu.translationWatch !== undefined) cpu.tlb.forgetPage(lo, hi);
   return entry;
 }
 
@@ -176,7 +204,7 @@ function reportsFetches(cpu: Processor): boolean {
  * (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks; nor
  * is what second-level translation denies.
  */
-function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
+export function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
   const w = cpu.i32;
   const cr0 = w[CR0_LOW] as number;
   const cr4 = w[CR4_LOW] as number;

@@ -35,6 +35,7 @@ import { STATE_BYTES, STATE_LAYOUT } from './state-layout.ts';
 import { BETWEEN_BLOCKS } from './time.ts';
 import { AccessClass, Tlb } from './tlb.ts';
 import { TranslationCache } from './translation-cache.ts';
+import type { TranslationWatch } from './translation-watch.ts';
 import { NO_VMX, type VmxPort } from './vmx-port.ts';
 
 export { Mode };
@@ -112,6 +113,8 @@ export class Processor {
   addressSpace = 0;
   /** Translates guest-physical addresses; undefined while paging works with physical ones. */
   guestPhysical: GuestPhysicalTranslation | undefined = undefined;
+  /** Sees the translations that are used. */
+  translationWatch: TranslationWatch | undefined = undefined;
   vmxPort: VmxPort = NO_VMX;
   /** What IN and OUT reach. */
   ports: PortSpace = NO_PORTS;

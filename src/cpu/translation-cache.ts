@@ -14,7 +14,8 @@ const VALID = 1;
 
 /**
  * What is known of a cached page. Bits 10:8: kinds of access (bits of `Access`) that the second-level
- * translation has to be asked about again. Protection key in bits 31:28.
+ * translation has to be asked about again. Bits 14:11: its memory type, as `GuestPhysicalPage` has it.
+ * Protection key in bits 31:28.
  */
 export const PageRight = {
   Write: 1,
@@ -29,6 +30,7 @@ export const PageRight = {
   Unpaged: 128,
 } as const;
 export const DENIED_SHIFT = 8;
+export const MEMORY_TYPE_SHIFT = 11;
 export const KEY_SHIFT = 28;
 
 /** Tag of a context: VPID (16 bits) and PCID (12 bits). */

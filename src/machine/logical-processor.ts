@@ -19,6 +19,7 @@ import type { Explanation } from '../vmx/entry/explain.ts';
 import type { ExitRequest } from '../vmx/exit/exit-request.ts';
 import type { HazardMonitor } from '../vmx/hazards/hazard-monitor.ts';
 import { reportOrdinaryAccess } from '../vmx/hazards/memory-access.ts';
+import { ProcessorTranslations, type StaleTranslations } from '../vmx/hazards/stale-translations.ts';
 import type { InstructionForm, MemoryOperand } from '../vmx/instructions/operands.ts';
 import type { Outcome } from '../vmx/outcome.ts';
 import { Operation } from '../vmx/vmx-state.ts';
@@ -34,6 +35,8 @@ export interface LogicalProcessorOptions {
   readonly monitor: HazardMonitor;
   readonly flushPolicy: FlushPolicy;
   readonly translations: CachingPolicy;
+  /** The detector of stale translations, if the machine has one. */
+  readonly stale: StaleTranslations | undefined;
   readonly seed: number;
   /** All processors of the machine. */
   readonly peers: () => readonly LogicalProcessor[];
@@ -70,6 +73,8 @@ export class LogicalProcessor {
   readonly unit: VmxUnit;
   readonly #monitor: HazardMonitor;
   readonly #execution: Execution;
+  readonly #stale: StaleTranslations | undefined;
+  readonly #used: ProcessorTranslations | undefined;
   readonly #peers: () => readonly LogicalProcessor[];
 
   constructor(options: LogicalProcessorOptions) {
@@ -97,6 +102,10 @@ export class LogicalProcessor {
       options.flushPolicy,
       options.seed,
     );
+    this.#stale = options.stale;
+    this.#used = options.stale && new ProcessorTranslations(this.processor, this.unit.vmx, options.stale);
+    this.processor.translationWatch = this.#used;
+    this.watchInstructions(undefined);
   }
 
   // Registers and mode.
@@ -198,10 +207,17 @@ export class LogicalProcessor {
    * instruction, of each time it is started or continued), or nobody.
    */
   watchInstructions(watch: ((text: string) => void) | undefined): void {
-    this.#execution.watch =
-      watch === undefined
-        ? undefined
-        : (i) => watch(disassemble(i, this.processor.quads[Register.RIP] as bigint));
+    const { processor } = this;
+    const used = this.#used;
+    if (watch === undefined && used === undefined) {
+      this.#execution.watch = undefined;
+      return;
+    }
+    this.#execution.watch = (i) => {
+      const rip = processor.quads[Register.RIP] as bigint;
+      if (used !== undefined) used.rip = rip;
+      watch?.(disassemble(i, rip));
+    };
   }
 
   // VMX instructions.
@@ -323,6 +339,7 @@ export class LogicalProcessor {
     const { memory } = this.processor;
     if (reportOrdinaryAccess(this.#monitor, this.#units(), this.index, 'store', address, bytes.length, bytes))
       return;
+    this.#stale?.noteStore(this.processor, this.get('RIP'), address, bytes.length);
     memory.writeBytes(address, bytes);
   }
 
@@ -353,6 +370,7 @@ export class LogicalProcessor {
     length: number,
     bytes: Uint8Array | undefined,
   ): boolean {
+    if (kind === 'store') this.#stale?.noteStore(this.processor, this.#used?.rip ?? 0n, address, length);
     const stops = reportOrdinaryAccess(
       this.#monitor,
       this.#units(),

@@ -13,6 +13,7 @@ import {
   HazardMonitor,
   type HazardSnapshot,
 } from '../vmx/hazards/hazard-monitor.ts';
+import { type StaleTranslation, StaleTranslations } from '../vmx/hazards/stale-translations.ts';
 import { type ApicSnapshot, ApicUnit } from './apic/apic-unit.ts';
 import { InterruptBus } from './apic/interrupt-bus.ts';
 import { Platform, type PlatformConnections, type PlatformSnapshot } from './devices/platform.ts';
@@ -31,6 +32,8 @@ export interface MachineOptions {
   readonly flushPolicy?: FlushPolicy | readonly FlushPolicy[];
   /** How long translations are kept, of all processors or of each; `retain` if left out. */
   readonly translations?: CachingPolicy | readonly CachingPolicy[];
+  /** Reports uses of stale translations ({@link Machine.staleTranslations}); executing code then is many times slower. */
+  readonly detectStaleTranslations?: boolean;
   readonly hazards?: HazardMode;
   /** Seed of every seeded choice, 0–2^32−1. */
   readonly seed?: number;
@@ -66,6 +69,7 @@ export class Machine {
   /** Lets the processors execute. */
   readonly scheduler: Scheduler;
   readonly #monitor: HazardMonitor;
+  readonly #stale: StaleTranslations | undefined;
   readonly #clock: MachineClock;
   readonly #bus = new InterruptBus();
 
@@ -77,6 +81,9 @@ export class Machine {
     }
     this.memory = new PhysicalMemory({ ramBytes: options.memory ?? 0, stateBytes: cpus * STATE_BYTES });
     this.#monitor = new HazardMonitor(options.hazards ?? 'report');
+    this.#stale = options.detectStaleTranslations
+      ? new StaleTranslations((address) => this.#watchPage(address))
+      : undefined;
     const profiles = each(profile, cpus, 'profile').map(profileNamed);
     const policies = each(flushPolicy, cpus, 'flushPolicy');
     const caching = each(options.translations ?? 'retain', cpus, 'translations');
@@ -91,6 +98,7 @@ export class Machine {
           monitor: this.#monitor,
           flushPolicy: policies[index] as FlushPolicy,
           translations: caching[index] as CachingPolicy,
+          stale: this.#stale,
           seed: (seed + Math.imul(index + 1, 0x9e37_79b1)) >>> 0,
           peers: () => this.processors,
         }),
@@ -119,7 +127,11 @@ export class Machine {
 
   /** Accesses by executing code to the region at `address` are seen from now on. */
   #watch(address: number): void {
-    if (!this.#monitor.watching || !this.memory.watch(address)) return;
+    if (this.#monitor.watching) this.#watchPage(address);
+  }
+
+  #watchPage(address: number): void {
+    if (!this.memory.watch(address)) return;
     for (const { processor } of this.processors) processor.tlb.forgetAll();
   }
 
@@ -189,6 +201,14 @@ export class Machine {
   /** Undefined behaviour reported so far, in order; at most 10,000 reports are kept. */
   get hazards(): readonly Hazard[] {
     return this.#monitor.hazards;
+  }
+
+  /**
+   * Translations that were used although their structures had changed and an invalidation was owed, in
+   * order; at most 10,000 are kept. Empty without `detectStaleTranslations`.
+   */
+  get staleTranslations(): readonly StaleTranslation[] {
+    return this.#stale?.reports ?? [];
   }
 
   /** Number of reports, kept or not. */

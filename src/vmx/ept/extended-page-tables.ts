@@ -4,7 +4,13 @@
  * that they do not allow.
  */
 import { raise, raiseVmExit, Vector } from '../../cpu/exceptions.ts';
-import { type GuestPhysicalTranslation, type HlatPaging, LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
+import {
+  type GuestPhysicalTranslation,
+  type HlatPaging,
+  LINEAR_ACCESS,
+  type ProbedPage,
+} from '../../cpu/guest-physical.ts';
+import type { UsedEntry } from '../../cpu/page-walk.ts';
 import { forgetLinearPage, translationsInvalidated } from '../../cpu/paging.ts';
 import { Access } from '../../cpu/tlb.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
@@ -101,6 +107,39 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     found.denied = ACCESSES & ~allowed;
     found.memoryType = (low >> MEMORY_TYPE_SHIFT) & 0xf;
     return true;
+  }
+
+  probeEntry(address: number, entries: UsedEntry[]): number {
+    const { accessedDirty } = this.settings;
+    const kind = Kind.Entry | Kind.Read | (accessedDirty ? Kind.Write : 0);
+    if (!this.probe(address, entries) || !this.allows(kind, false)) return -1;
+    if ((EPT_WALK.high & EptHighBit.PagingWrite) === 0) LINEAR_ACCESS.structuresWritable = false;
+    return EPT_WALK.physical;
+  }
+
+  probePage(address: number, entries: UsedEntry[]): ProbedPage | undefined {
+    const isUser = (LINEAR_ACCESS.rights & (PageRight.User | PageRight.Unpaged)) !== 0;
+    if (!this.probe(address, entries) || !this.allows(0, isUser)) return undefined;
+    const { settings } = this;
+    const { memory } = this.p.cpu;
+    return {
+      physical: EPT_WALK.physical - (address % PAGE_SIZE),
+      denied: ACCESSES & ~allowedByWalk(settings, 0, isUser),
+      hasSubPages: this.hasSubPages(),
+      memoryType: (EPT_WALK.low >> MEMORY_TYPE_SHIFT) & 0xf,
+      lacksAccessed: settings.accessedDirty && lacksFlags(memory, false),
+      lacksDirty: settings.accessedDirty && (EPT_WALK.low & EptBit.Dirty) === 0,
+    };
+  }
+
+  private probe(address: number, entries: UsedEntry[]): boolean {
+    const { memory } = this.p.cpu;
+    const result = walkEpt(memory, this.settings, address | 0, Math.floor(address / TWO_32));
+    for (let n = 0; n < EPT_WALK.count; n++) {
+      const at = EPT_WALK.at[n] as number;
+      entries.push({ structure: 'EPT', address: at, value: memory.read64(at) });
+    }
+    return result === EptWalk.Mapped;
   }
 
   /** The page of the last walk may have sub-pages that may be written. */
