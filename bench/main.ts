@@ -4,6 +4,7 @@
  */
 import Table from 'cli-table3';
 import { Command } from 'commander';
+import { tableStyle } from '../src/cli/colours.ts';
 import { ExitReason, FIELDS, Field, type FieldName, Machine } from '../src/index.ts';
 import { codeRows } from './code.ts';
 import { LAUNCHED, launch, vmcsAddress } from './guest.ts';
@@ -188,7 +189,10 @@ if (options.json) {
     ),
   );
 } else {
-  const table = new Table({ head: ['operation', 'ns', 'floors', 'bar (floors)', 'bytes allocated'] });
+  const table = new Table({
+    style: tableStyle,
+    head: ['operation', 'ns', 'floors', 'bar (floors)', 'bytes allocated'],
+  });
   for (const r of rows) {
     table.push([
       r.name,
@@ -199,12 +203,16 @@ if (options.json) {
     ]);
   }
   console.log(table.toString());
-  const ofCode = new Table({ head: ['machine code', 'ns', 'per', 'floors', 'bar (floors)'] });
+  const ofCode = new Table({
+    style: tableStyle,
+    head: ['machine code', 'ns', 'per', 'floors', 'bar (floors)'],
+  });
   for (const r of code) {
     ofCode.push([r.name, r.nanoseconds.toFixed(1), r.per, r.floors.toFixed(1), r.bar?.toString() ?? '']);
   }
   console.log(ofCode.toString());
   const scale = new Table({
+    style: tableStyle,
     head: ['CPUs', 'active VMCSs', 'VMREAD: ns', 'floors', 'VMPTRLD: ns', 'floors'],
   });
   for (const s of scaling) {

@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import Table from 'cli-table3';
-import { colours } from '../src/cli/colours.ts';
+import { colours, tableStyle } from '../src/cli/colours.ts';
 import { readDump } from '../src/dumps/read-dump.ts';
 import {
   ExitReason,
@@ -29,6 +29,7 @@ const INTERRUPT_32 = 0x8000_0020;
 
 const machine = new Machine({ cpus: 2, profile: ['full', 'full'], hazards: 'report' });
 const timeline = new Table({
+  style: tableStyle,
   head: ['CPU', 'instruction', 'outcome', 'what it means'],
   wordWrap: true,
   colWidths: [5, 34, 22, 62],
@@ -212,6 +213,7 @@ console.log(
 );
 const exits = (cpu: number) => run.events.filter((e) => e === `CPU ${cpu}: VM exit`).length;
 const ofEach = new Table({
+  style: tableStyle,
   head: ['CPU', 'instructions', 'VM exits', 'VMX instructions in order (repeated ones once)'],
   wordWrap: true,
   colWidths: [5, 14, 10, 62],
