@@ -5,6 +5,7 @@
  */
 import { bit } from '../bits/u64.ts';
 import { Attention } from '../cpu/attention.ts';
+import { materialise } from '../cpu/flags.ts';
 import { forgetEverything } from '../cpu/paging.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
@@ -174,6 +175,8 @@ export class VmxUnit implements VmxProcessor {
 
   /** Performs a VM exit that the processor itself came to, and what follows from it. */
   perform(request: ExitRequest): Outcome {
+    // Guest state has the flags of what was executed last.
+    materialise(this.cpu);
     const outcome = performExit(this, request);
     this.operationChanged();
     return outcome;
