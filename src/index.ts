@@ -9,6 +9,8 @@ export { Mode } from './cpu/processor.ts';
 export type { RegisterName } from './cpu/registers.ts';
 export { LogicalProcessor, type VmreadResult } from './machine/logical-processor.ts';
 export { Machine, type MachineOptions, type MachineSnapshot } from './machine/machine.ts';
+export { type RunEnd, runMachine } from './machine/run-machine.ts';
+export type { Interleaving } from './machine/scheduler.ts';
 export { EDITION, type SdmSection, sectionTitle } from './sdm/sections.ts';
 export { CONTROL_GROUPS, CONTROLS, type Control, type ControlId } from './vmcs/controls.ts';
 export { decodeEncoding, encodeField } from './vmcs/encoding.ts';

@@ -160,13 +160,17 @@ export class Processor {
   /** The block that is executing, empty between blocks, and bits 31:0 of RIP at its start (time.ts). */
   block: readonly Instruction[] = BETWEEN_BLOCKS;
   blockStart = 0;
-  /** Nanoseconds that instructions let pass besides executing: UMWAIT, TPAUSE. */
+  /** Nanoseconds that instructions let pass besides executing: MWAIT, UMWAIT, TPAUSE. */
   waited = 0;
   /**
    * `executed` + `waited` beyond which no instruction waits, because a device is due to do something; who
    * has waited lets `Execution.run` return. Infinity if nobody gives processors their turns.
    */
   due = Infinity;
+  /** Whether other processors of the machine have something to do. */
+  othersExecute = false;
+  /** An instruction waits: its turn is over. */
+  waits = false;
   /** While true, {@link Execution.run} ends after the present instruction, once. */
   pauseRequested = false;
   /** Value of `executed` that a string instruction must not exceed. */

@@ -24,6 +24,21 @@ export function skipTime(cpu: Processor, ticks: number): void {
   cpu.requestAttention(Attention.Event);
 }
 
+/**
+ * Waits for at most `ticks`, or until an event is due; one that waits already ends it at once. Who has
+ * turns gives up the rest of its own, and lets no time pass while others have something to do.
+ */
+export function wait(cpu: Processor, ticks: number): void {
+  const toDeadline = cpu.portDeadline - cpu.executed - 1;
+  const toEvent = cpu.due - elapsed(cpu);
+  const passed = cpu.othersExecute ? 0 : Math.max(Math.min(ticks, toDeadline, toEvent), 0);
+  cpu.waited += passed;
+  skipTime(cpu, passed);
+  if (cpu.due === Infinity) return;
+  cpu.waits = true;
+  cpu.requestPause();
+}
+
 /** IA32_TIME_STAMP_COUNTER. */
 export function timeStampCounter(cpu: Processor): bigint {
   return cpu.quads[TSC] as bigint;

@@ -31,6 +31,7 @@ export interface SchedulerSnapshot {
   readonly clock: ClockSnapshot;
   readonly current: number;
   readonly left: number;
+  readonly waiting: number;
   readonly random: number;
 }
 
@@ -57,6 +58,8 @@ export class Scheduler {
   /** CPU whose turn it is, and instructions left of it. */
   #current: number;
   #left = 0;
+  /** Turns in sequence that ended because their processors wait. */
+  #waiting = 0;
   /** The processor that executes at this moment. */
   #running: LogicalProcessor | undefined;
 
@@ -166,12 +169,16 @@ export class Scheduler {
   /** Gives the turn to another active processor; false if none is active. */
   #nextTurn(): boolean {
     const count = this.#cpus.length;
-    if (this.#isRandom) {
+    if (this.#isRandom && count > 1) {
       const active = this.#cpus.filter((_, index) => this.#isActive(index));
       if (active.length === 0) return false;
       this.#current = (active[this.#random.below(active.length)] as LogicalProcessor).index;
       this.#left = 1 + this.#random.below(this.#quantum);
       return true;
+    }
+    if (count === 1) {
+      this.#left = Number.MAX_SAFE_INTEGER;
+      return this.#isActive(0);
     }
     for (let n = 1; n <= count; n++) {
       const candidate = (this.#current + n) % count;
@@ -186,13 +193,21 @@ export class Scheduler {
   /** Executes on the processor whose turn it is; the next event is in `until` nanoseconds. */
   #execute(most: number, until: number): number {
     const { processor } = this.#cpus[this.#current] as LogicalProcessor;
-    const { waited } = processor;
+    processor.waits = false;
+    processor.othersExecute = this.#othersExecute();
     processor.due = Math.min(elapsed(processor) + until, Number.MAX_SAFE_INTEGER);
     const executed = this.#run(this.#current, Math.min(most, Math.max(1, until)));
     processor.due = Infinity;
-    // Whoever waits gives up the rest of its turn.
-    this.#left = processor.waited === waited ? this.#left - executed : 0;
+    this.#left = processor.waits ? 0 : this.#left - executed;
+    if (processor.waits) this.#waiting++;
+    else if (this.#left <= 0) this.#waiting = 0;
     return executed;
+  }
+
+  /** Whether not all other active processors were waiting when they had their last turns. */
+  #othersExecute(): boolean {
+    const active = this.#cpus.reduce((count, _, index) => count + (this.#isActive(index) ? 1 : 0), 0);
+    return this.#waiting < active - 1;
   }
 
   #run(index: number, count: number): number {
@@ -217,6 +232,7 @@ export class Scheduler {
       clock: this.#clock.snapshot(),
       current: this.#current,
       left: this.#left,
+      waiting: this.#waiting,
       random: this.#random.state,
     };
   }
@@ -225,6 +241,7 @@ export class Scheduler {
     this.#clock.restore(snapshot.clock);
     this.#current = snapshot.current;
     this.#left = snapshot.left;
+    this.#waiting = snapshot.waiting;
     this.#random.state = snapshot.random;
   }
 }

@@ -91,6 +91,42 @@ describe('virtual time', () => {
   });
 });
 
+describe('processors that wait in MWAIT', () => {
+  const TIMER = `mov eax, 0xfee003e0; mov dword ptr [rax], 0xb
+    mov eax, 0xfee00320; mov dword ptr [rax], 0x20040
+    mov eax, 0xfee00380; mov dword ptr [rax], 25000`;
+  const IDLE = 'sti; mov eax, 0x60000; idle: xor ecx, ecx; xor edx, edx; monitor; mwait; jmp idle';
+
+  it('let time pass up to the next event', () => {
+    const machine = processors([`${TIMER}; ${IDLE}`, IDLE]);
+    runMachine(machine, 1000);
+    // 1 ms a period, 100 microseconds a wait.
+    expect(machine.time).toBeGreaterThan(8_000_000);
+    const periods = Math.floor(machine.time / 1_000_000);
+    expect(Math.abs(timesTaken(machine, machine.cpu(0), 0x40) - periods)).toBeLessThan(2);
+  });
+
+  it('give up their turns while another one works', () => {
+    const machine = processors([COUNTING, `${TIMER}; ${IDLE}`], { interleaving: { quantum: 1000 } });
+    runMachine(machine, 50_000);
+    expect(machine.time).toBe(50_000);
+    expect(machine.cpu(0).processor.executed).toBeGreaterThan(49_000);
+  });
+
+  it('do not wait for an interrupt that is there already, or without a monitor', () => {
+    for (const code of [
+      'mov eax, 0xfee00300; mov dword ptr [rax], 0x40040; monitor; mwait; mwait; jmp $',
+      'mov eax, 0xfee00300; mov dword ptr [rax], 0x40040; mwait; jmp $',
+    ]) {
+      const machine = processors([
+        `cli; mov eax, 0x60000; xor ecx, ecx; xor edx, edx; ${code.replace('jmp $', 'again: jmp again')}`,
+      ]);
+      runMachine(machine, 100);
+      expect(machine.time).toBe(100);
+    }
+  });
+});
+
 describe('a run', () => {
   /** Both processors send each other interrupts, take those of their timers and store to shared memory. */
   const busy = (other: number) => `

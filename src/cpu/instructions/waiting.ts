@@ -11,7 +11,7 @@ import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
 import { ARITHMETIC_FLAGS, CR4, Register } from '../registers.ts';
-import { elapsed, skipTime, timeStampCounter } from '../time.ts';
+import { timeStampCounter, wait } from '../time.ts';
 import { Access } from '../tlb.ts';
 
 const { RAX, RCX, RDX } = Register;
@@ -45,16 +45,19 @@ const monitor: Execute = (cpu, i) => {
 };
 
 /**
- * MWAIT: what it waits for may come at any time, so that the next instruction follows at once (SDM
- * vol. 2B, MWAIT: implementation-dependent events end it).
+ * MWAIT: what it waits for is not watched, but may come at any time (SDM vol. 2B, MWAIT:
+ * implementation-dependent events end it). A processor that nobody gives turns goes on at once.
  */
 const mwait: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return raise(cpu, Vector.UD);
   if (intercepted(cpu, i, Intercept.MWAIT)) return Next.VmExit;
   const extensions = cpu.words[2 * RCX] as number;
   if (extensions & ~1) return GP0(cpu);
+  const waits = cpu.i32[MONITOR_ARMED] !== 0 && cpu.due !== Infinity && !cpu.interrupts.requested();
   cpu.i32[MONITOR_ARMED] = 0;
-  return Next.Sequential;
+  if (!waits) return Next.Sequential;
+  wait(cpu, MOST_TICKS);
+  return Next.Lookup;
 };
 
 const umonitor: Execute = (cpu, i) => {
@@ -78,12 +81,7 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     cpu.i32[MONITOR_ARMED] = 0;
     if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
     const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(virtual) : virtual;
-    // An event ends the wait; one that waits already ends it at once.
-    const most = Math.min(MOST_TICKS, cpu.portDeadline - cpu.executed - 1, cpu.due - elapsed(cpu));
-    const ticks = delay < BigInt(Math.max(most, 0)) ? Number(delay) : Math.max(most, 0);
-    cpu.waited += ticks;
-    skipTime(cpu, ticks);
-    if (cpu.due !== Infinity) cpu.requestPause();
+    wait(cpu, delay < BigInt(MOST_TICKS) ? Number(delay) : MOST_TICKS);
     return Next.Lookup;
   };
 }
