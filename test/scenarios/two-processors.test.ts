@@ -76,13 +76,14 @@ describe('an IPI for a processor that executes a guest', () => {
     // Each vector is posted as the manual says: PIR, then ON and, if it was 0, the notification.
     const post = (vector: number) => {
       const word = (DESCRIPTOR & 0xffff) + 4 * (vector >> 5);
-      return `lock bts dword ptr fs:[${word}], ${vector & 31}
-        lock bts dword ptr fs:[${(DESCRIPTOR & 0xffff) + 32}], 0
+      return `lock bts dword ptr [${word}], ${vector & 31}
+        lock bts dword ptr [${(DESCRIPTOR & 0xffff) + 32}], 0
         jc skip${vector}
         ${send(0xf2)}
         skip${vector}: mov cx, 200; d${vector}: loop d${vector}`;
     };
-    const code = `mov ax, ${(DESCRIPTOR >> 4) & 0xf000}; mov fs, ax; ${VECTORS.map(post).join('\n')} ${SLEEP}`;
+    const code = `mov ax, ${(DESCRIPTOR >> 4) & 0xf000}; mov ds, ax; ${VECTORS.map(post).join('\n')}
+ ${SLEEP}`;
     const handler = `movzx eax, r15b; inc dword ptr [0x60000 + rax * 4]
       mov ecx, 0x80b; xor eax, eax; xor edx, edx; wrmsr; iretq`;
     fc.assert(

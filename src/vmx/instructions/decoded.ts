@@ -29,14 +29,21 @@ function raised(cpu: Processor): Outcome {
   );
 }
 
+/** As `operandAddress`, while RIP is that of the instruction: RIP-relative operands start from the next one. */
+function isAddressed(cpu: Processor, i: Instruction, bytes: number, access: Access): boolean {
+  advance(cpu, i.length);
+  const addressed = operandAddress(cpu, i, bytes, access);
+  retreat(cpu, i.length);
+  return addressed;
+}
+
 /** The operand of `bytes` bytes in memory, accessed when the instruction gets there. */
 function inMemory(cpu: Processor, i: Instruction, bytes: number): MemoryOperand {
   if (!i.hasMemory) return REGISTER_FORM;
   return {
     kind: 'memory',
     load() {
-      if (!operandAddress(cpu, i, bytes, Access.Read) || !load(cpu, MEMORY_OPERAND, bytes))
-        return raised(cpu);
+      if (!isAddressed(cpu, i, bytes, Access.Read) || !load(cpu, MEMORY_OPERAND, bytes)) return raised(cpu);
       const low = cpu.quads[T0] as bigint;
       return bytes === 16 ? low | ((cpu.quads[T0 + 1] as bigint) << 64n) : low;
     },
@@ -46,7 +53,7 @@ function inMemory(cpu: Processor, i: Instruction, bytes: number): MemoryOperand 
 /** Stores `value` to the operand in memory; the fault that raises, if any. */
 function storeInMemory(cpu: Processor, i: Instruction, value: bigint, bytes: number): Outcome | undefined {
   cpu.quads[T0] = value;
-  return operandAddress(cpu, i, bytes, Access.Write) && store(cpu, MEMORY_OPERAND, bytes)
+  return isAddressed(cpu, i, bytes, Access.Write) && store(cpu, MEMORY_OPERAND, bytes)
     ? undefined
     : raised(cpu);
 }
