@@ -130,6 +130,14 @@ describe('the guest timer (SDM §28.5.10)', () => {
     }
   });
 
+  it('wakes a guest in HLT while nothing else executes: time goes there at once', () => {
+    const machine = guest('hlt\nvmcall', { guestDeadline: 1_000_000n });
+    for (let n = 0; n < 5 && machine.cpu(0).operation === 'non-root'; n++) machine.scheduler.run(1000);
+    expect(machine.cpu(0).get('R15')).toBe(BigInt(VECTOR));
+    expect(machine.time).toBeGreaterThan(999_000);
+    expect(machine.time).toBeLessThan(1_010_000);
+  });
+
   it('shutdown holds it; the preemption timer is still waited for', () => {
     const machine = guest(
       'vmcall',
