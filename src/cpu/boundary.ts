@@ -35,6 +35,9 @@ const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
 const DEBUG_CAUSES = 2 * Register.debugCauses;
 const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
+const DR7_LOW = 2 * Register.DR7;
+/** L0–L3 and G0–G3 of DR7. */
+const ANY_BREAKPOINT = 0xff;
 const BEFORE = 2 * Register.before;
 const TF = 1 << RFLAGS.TF;
 const IF = 1 << RFLAGS.IF;
@@ -66,6 +69,12 @@ export type Boundary = (typeof Boundary)[keyof typeof Boundary];
 export function atBoundary(cpu: Processor): Boundary {
   const w = cpu.i32;
   const asksPort = cpu.nonRoot && (cpu.portAsks || ((w[ATTENTION] as number) & Attention.Vmx) !== 0);
+  if (!asksPort && isUneventful(cpu)) {
+    w[ATTENTION] = 0;
+    w[BEFORE] = 0;
+    w[BREAKPOINTS_MET] = 0;
+    return Boundary.Execute;
+  }
   if (w[STALLED] !== 0 ? takesStalled(cpu, asksPort) : takesEvent(cpu, asksPort)) {
     if (asksPort && cpu.nonRoot) cpu.vmxPort.proceeds(false);
     return Boundary.EventTaken;
@@ -80,6 +89,23 @@ export function atBoundary(cpu: Processor): Boundary {
   if (w[ACTIVITY] !== Activity.Active) return Boundary.Inactive;
   if (asksPort) cpu.vmxPort.proceeds(true);
   return Boundary.Execute;
+}
+
+/** Nothing waits, is blocked, or watches the next instruction: the short way to it (bench: "CPUID exit and VMRESUME"). */
+function isUneventful(cpu: Processor): boolean {
+  const w = cpu.i32;
+  const waiting =
+    (w[STALLED] as number) |
+    (w[MACHINE_CHECK_PENDING] as number) |
+    (w[INIT_PENDING] as number) |
+    (w[SIPI_PENDING] as number) |
+    (w[SMI_PENDING] as number) |
+    (w[NMI_PENDING] as number) |
+    (w[PENDING_DEBUG] as number);
+  const holding =
+    (w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number) | (w[ACTIVITY] as number);
+  const watching = ((w[RFLAGS_LOW] as number) & (TF | RF)) | ((w[DR7_LOW] as number) & ANY_BREAKPOINT);
+  return (waiting | holding | watching) === 0 && !cpu.interrupts.requested();
 }
 
 /** Why the instruction that begins needs attention when it has ended. */
