@@ -18,7 +18,7 @@ const ENABLE_VPID = 1n << 5n;
 export interface CodeRow extends Measurement {
   readonly name: string;
   /** What one operation is. */
-  readonly per: 'instruction' | 'round trip';
+  readonly per: 'instruction' | 'round trip' | 'operation';
   readonly bar?: number;
 }
 

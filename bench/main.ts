@@ -10,6 +10,7 @@ import { codeRows } from './code.ts';
 import { LAUNCHED, launch, vmcsAddress } from './guest.ts';
 import { allocatedBytes, type Measurement, measure } from './measure.ts';
 import { scalingRows } from './scaling.ts';
+import { translationRows } from './translation.ts';
 
 const OPERATIONS = 200_000;
 const FEW = 1_000;
@@ -173,7 +174,7 @@ add('explain: all checks of one VMCS', 10, () => {
   for (let i = 0; i < 10; i++) cpu.explain();
 });
 
-const code = codeRows(FLOOR);
+const code = [...codeRows(FLOOR), ...translationRows(FLOOR)];
 const scaling = scalingRows();
 const bytesPerVmcs = cpu.unit.active.bytesPerVmcs;
 const missed = [...rows, ...code].filter(
