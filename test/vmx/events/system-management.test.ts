@@ -141,6 +141,15 @@ describe('RSM to VMX operation (SDM §34.14.2)', () => {
     });
   });
 
+  it('one that VM entry injected, without the control, too', () => {
+    const { cpu } = guest('nop', { fields: { injectedEventIdentification: eventId(7, 0) } });
+    cpu.processor.requestSmi();
+    cpu.run(2);
+    expect(cpu.operation).toBe('non-root');
+    runToExit(cpu, 1);
+    expect(exitFields(cpu, 'exitReason', 'guestRip')).toEqual({ exitReason: 37n, guestRip: BigInt(GUEST) });
+  });
+
   it('a pending MTF VM exit wakes HLT', () => {
     const { cpu } = guest('hlt', { controls: ['proc.monitorTrapFlag'] });
     cpu.run(1);
