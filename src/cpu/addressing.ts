@@ -3,6 +3,7 @@
  * of it (vol. 3A §3.3, §6.3). Addresses are pairs of 32-bit halves; the linear address ends up in the
  * slot `linear` of the processor's state.
  */
+import { isInReach, masked } from './address-rules.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { type Instruction, Segment } from './instruction.ts';
 import { Mode } from './mode.ts';
@@ -70,8 +71,14 @@ export function linearise(
     }
     w[LINEAR] = low;
     w[LINEAR + 1] = high;
-    if (isCanonicalPair(cpu, high) && !crossesCanonical(cpu, low, high, bytes))
+    if (
+      cpu.addressRules === 0
+        ? isCanonicalPair(cpu, high) && !crossesCanonical(cpu, low, high, bytes)
+        : followsRules(cpu, cpu.addressRules, low, high, bytes)
+    )
       return aligned(cpu, low, bytes);
+  } else if (cpu.addressRules !== 0 && !isInReach(0, cpu.addressRules)) {
+    // Compatibility mode: every address is in the lower half.
   } else if ((cpu.flatSegments[segment] as number) & access) {
     w[LINEAR] = lo;
     w[LINEAR + 1] = 0;
@@ -83,6 +90,23 @@ export function linearise(
   }
   raiseWithCode(cpu, segment === Segment.SS ? Vector.SS : Vector.GP, 0);
   return false;
+}
+
+/**
+ * Whether an access to `bytes` bytes at `high`:`low` in 64-bit mode keeps to `rules` and, without
+ * metadata, is canonical; the address in the slot `linear` then is the one without metadata.
+ */
+export function followsRules(
+  cpu: Processor,
+  rules: number,
+  low: number,
+  high: number,
+  bytes: number,
+): boolean {
+  if (!isInReach(high, rules)) return false;
+  const hi = masked(high, rules);
+  cpu.i32[LINEAR + 1] = hi;
+  return isCanonicalPair(cpu, hi) && !crossesCanonical(cpu, low, hi, bytes);
 }
 
 /** The linear address of `offset` in a segment into the slot `linear`, without any check. */

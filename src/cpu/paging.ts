@@ -4,8 +4,9 @@
  * when is here as well.
  */
 import { PAGE_SIZE } from '../bits/address.ts';
+import { separatedAccesses, separatesAddresses } from './address-rules.ts';
 import { pageHasBreakpoint } from './debug-registers.ts';
-import { raisePageFault } from './exceptions.ts';
+import { raisePageFault, raiseWithCode, Vector } from './exceptions.ts';
 import { type GuestPhysicalPage, type GuestPhysicalTranslation, LINEAR_ACCESS } from './guest-physical.ts';
 import { isApicPage } from './memory-mapped.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
@@ -55,6 +56,11 @@ function find(cpu: Processor, lo: number, hi: number, need: number): number {
     selectView(cpu);
     const entry = cpu.tlb.find(lo, hi, need);
     if (entry >= 0) return entry;
+  }
+  // Explicit data accesses have been checked; these are fetches and implicit accesses.
+  if (separatesAddresses(cpu) && (separatedAccesses(cpu, hi) & need) !== 0) {
+    raiseWithCode(cpu, Vector.GP, 0);
+    return -1;
   }
   const { translations } = cpu;
   if (translations.caching.dropsNow()) {
@@ -175,7 +181,8 @@ function enterFast(
   direct: number,
   rights: number,
 ): number {
-  const entry = cpu.tlb.enter(lo, hi, physical, direct, rights);
+  const reach = separatesAddresses(cpu) ? rights & ~separatedAccesses(cpu, hi) : rights;
+  const entry = cpu.tlb.enter(lo, hi, physical, direct, reach);
   // The entry serves the present access, but nobody finds it again.
   if (!cpu.translations.caching.keeps || cpu.translationWatch !== undefined) cpu.tlb.forgetPage(lo, hi);
   return entry;

@@ -4,6 +4,7 @@
  */
 import { Prng } from '../bits/prng.ts';
 import { bit } from '../bits/u64.ts';
+import { addressRules } from './address-rules.ts';
 import { flatAccesses } from './addressing.ts';
 import { Attention } from './attention.ts';
 import { Caching } from './caching-policy.ts';
@@ -132,6 +133,8 @@ export class Processor {
   readonly flatSegments = new Uint8Array(6);
   /** An address is canonical if its upper half shifted right by this is 0 or −1. */
   canonicalShift = 15;
+  /** Rules of address-rules.ts for the data accesses of the code that executes; 0 if there is none. */
+  addressRules = 0;
   /** Whether unaligned data accesses raise #AC. */
   alignmentChecked = false;
   /** Whether the processor is in VMX non-root operation: instructions may exit. */
@@ -276,6 +279,7 @@ export class Processor {
     const ac = ((this.words[RFLAGS_LOW] as number) & (1 << RFLAGS.AC)) !== 0;
     if (this.cpl === 3) this.accessClass = AccessClass.User;
     else this.accessClass = ac ? AccessClass.SupervisorWithAc : AccessClass.Supervisor;
+    this.addressRules = addressRules(this, this.accessClass);
     this.alignmentChecked = ac && this.cpl === 3 && ((this.words[CR0_LOW] as number) & (1 << CR0.AM)) !== 0;
   }
 

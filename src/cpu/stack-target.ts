@@ -2,7 +2,8 @@
  * A stack that a far transfer or an event delivery pushes to before SS and RSP refer to it: a fault
  * while pushing leaves all registers as they were. Only `adopt` changes RSP.
  */
-import { isCanonicalPair, withinLimit } from './addressing.ts';
+import { addressRules } from './address-rules.ts';
+import { followsRules, withinLimit } from './addressing.ts';
 import { type Descriptor, Rights } from './descriptor.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { Segment } from './instruction.ts';
@@ -84,7 +85,7 @@ export class StackTarget {
     if (this.bits === 64) {
       w[LINEAR] = low;
       w[LINEAR + 1] = high;
-      if (!isCanonicalPair(cpu, high)) return this.refuse(cpu);
+      if (!followsRules(cpu, addressRules(cpu, this.as), low, high, bytes)) return this.refuse(cpu);
     } else {
       const offset = this.bits === 16 ? low & 0xffff : low >>> 0;
       const { rights } = this;

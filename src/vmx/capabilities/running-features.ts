@@ -54,8 +54,6 @@ export const CR4_NEEDS: readonly (readonly [bit: number, needs: (f: CpuidFeature
   [CR4.CET, (f) => f.cetShadowStack || f.cetIndirectBranchTracking],
   [CR4.PKS, (f) => f.supervisorProtectionKeys],
   [CR4.UINTR, (f) => f.userInterrupts],
-  [CR4.LASS, () => false],
-  [CR4.LAM_SUP, () => false],
   [CR4.FRED, (f) => f.fred],
 ];
 
