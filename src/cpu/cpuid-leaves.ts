@@ -153,8 +153,21 @@ const VENDOR = 'GenuineIntel';
 
 /** Legacy region and header of the XSAVE area. */
 const XSAVE_BASE_BYTES = 576;
-/** Components of XCR0: x87 and SSE state. */
-export const XCR0_COMPONENTS = 3;
+/** PKRU as a state component: its number, bytes, and place in the standard format (SDM vol. 1 §13.5.6). */
+export const PKRU_COMPONENT = 9;
+const PKRU_BYTES = 8;
+export const PKRU_OFFSET = 2688;
+
+/** Bits of XCR0 that are not reserved: x87 and SSE state, and PKRU where there are protection keys. */
+export function xcr0Components(f: CpuidFeatures): number {
+  return 3 | (((f.cr4Bits >> BigInt(CR4.PKE)) & 1n) === 1n ? 1 << PKRU_COMPONENT : 0);
+}
+
+/** Bytes of the XSAVE area in the standard format for components of XCR0. */
+export function standardBytes(components: number): number {
+  return (components >>> PKRU_COMPONENT) & 1 ? PKRU_OFFSET + PKRU_BYTES : XSAVE_BASE_BYTES;
+}
+
 /** Bytes of the supervisor state components that IA32_XSS can enable (SDM vol. 1 §13.1). */
 const SUPERVISOR_COMPONENTS: Readonly<Record<number, number>> = { 8: 128, 11: 16, 12: 24, 14: 48, 15: 808 };
 
@@ -279,8 +292,10 @@ export class CpuidLeaves {
 
   private extendedState(subleaf: number): CpuidLeaf {
     const xss = this.supervisorComponents();
-    if (subleaf === 0) return [XCR0_COMPONENTS, XSAVE_BASE_BYTES, XSAVE_BASE_BYTES, 0];
+    const xcr0 = xcr0Components(this.features);
+    if (subleaf === 0) return [xcr0, XSAVE_BASE_BYTES, standardBytes(xcr0), 0];
     if (subleaf === 1) return [0, 0, xss, 0];
+    if (subleaf === PKRU_COMPONENT && (xcr0 >>> PKRU_COMPONENT) & 1) return [PKRU_BYTES, PKRU_OFFSET, 0, 0];
     const bytes = subleaf < 32 && (xss >>> subleaf) & 1 ? SUPERVISOR_COMPONENTS[subleaf] : undefined;
     return bytes === undefined ? [0, 0, 0, 0] : [bytes, 0, 1, 0];
   }
@@ -290,11 +305,11 @@ export class CpuidLeaves {
     return this.features.xsaves ? Number(~xssReserved(this.features) & 0xffff_ffffn) : 0;
   }
 
-  /** Bytes of the XSAVE area in compacted form for the components of XCR0 and IA32_XSS. */
-  compactedBytes(xss: number): number {
-    let bytes = XSAVE_BASE_BYTES;
+  /** Bytes of the XSAVE area in compacted form for `components` of XCR0 and IA32_XSS. */
+  compactedBytes(components: number): number {
+    let bytes = XSAVE_BASE_BYTES + ((components >>> PKRU_COMPONENT) & 1 ? PKRU_BYTES : 0);
     for (const [component, size] of Object.entries(SUPERVISOR_COMPONENTS)) {
-      if ((xss >>> Number(component)) & 1) bytes += size;
+      if ((components >>> Number(component)) & 1) bytes += size;
     }
     return bytes;
   }

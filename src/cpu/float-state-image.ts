@@ -21,7 +21,7 @@ export const LEGACY_BYTES = 512;
 const At = { FCW: 0, FSW: 2, FTW: 4, FOP: 6, FIP: 8, FDP: 16, MXCSR: 24, MXCSR_MASK: 28, ST0: 32, XMM0: 160 };
 
 /** Holds one area while it is built or examined; nothing in it outlives an instruction. */
-export const image = new DataView(new ArrayBuffer(2048));
+export const image = new DataView(new ArrayBuffer(4096));
 const words = new Int32Array(image.buffer);
 
 /** XMM registers that the mode has. */

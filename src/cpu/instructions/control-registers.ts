@@ -1,6 +1,6 @@
 /** Control and debug registers (SDM vol. 2: MOV CR, MOV DR, CLTS, LMSW, SMSW, XGETBV, XSETBV). */
 import { writeCr0, writeCr3, writeCr4 } from '../control-register-writes.ts';
-import { XCR0_COMPONENTS } from '../cpuid-leaves.ts';
+import { xcr0Components } from '../cpuid-leaves.ts';
 import { debugRegistersChanged } from '../debug-registers.ts';
 import { raise, raiseDebug, raiseWithCode, Vector } from '../exceptions.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
@@ -172,8 +172,8 @@ const xsetbv: Execute = (cpu, i) => {
   if (intercepted(cpu, i, Intercept.XSETBV)) return Next.VmExit;
   const low = (cpu.quads[Register.RAX] as bigint) & LOW_32;
   const value = (((cpu.quads[Register.RDX] as bigint) & LOW_32) << 32n) | low;
-  if (cpu.words[2 * Register.RCX] !== 0 || (value & 1n) === 0n || (value & ~BigInt(XCR0_COMPONENTS)) !== 0n)
-    return GP0(cpu);
+  const reserved = value & ~BigInt(xcr0Components(cpu.features));
+  if (cpu.words[2 * Register.RCX] !== 0 || (value & 1n) === 0n || reserved !== 0n) return GP0(cpu);
   cpu.quads[Register.XCR0] = value;
   return Next.Sequential;
 };

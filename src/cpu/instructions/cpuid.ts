@@ -1,4 +1,5 @@
 /** CPUID (SDM vol. 2A): the leaves (cpuid-leaves.ts) with what depends on the state of the processor. */
+import { standardBytes } from '../cpuid-leaves.ts';
 import { type Execute, Next } from '../instruction.ts';
 import { Intercept, intercepted } from '../intercept.ts';
 import { ApicBase, NO_LOCAL_APIC } from '../local-apic.ts';
@@ -31,7 +32,9 @@ const cpuid: Execute = (cpu, i) => {
   if (leaf === 1 && isSet(cpu, Register.CR4, CR4.OSXSAVE)) ecx |= OSXSAVE;
   else if (leaf === 7 && subleaf === 0 && !limited && isSet(cpu, Register.CR4, CR4.PKE)) ecx |= OSPKE;
   else if (leaf === 0xd && subleaf === 1 && !limited && cpu.features.xsavec) {
-    ebx = cpu.cpuid.compactedBytes(low(cpu, Register.IA32_XSS));
+    ebx = cpu.cpuid.compactedBytes(low(cpu, Register.XCR0) | low(cpu, Register.IA32_XSS));
+  } else if (leaf === 0xd && subleaf === 0 && !limited && cpu.features.xsave) {
+    ebx = standardBytes(low(cpu, Register.XCR0));
   } else if (leaf === 0x8000_0001 && cpu.mode !== Mode.Bit64) edx &= ~SYSCALL;
   cpu.quads[RAX] = BigInt(eax);
   cpu.quads[RBX] = BigInt(ebx);

@@ -1,8 +1,10 @@
 /**
  * XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS (SDM vol. 1 §13.7 to §13.12) for x87 and SSE state, which
- * are at the same place in both formats, and for CET state. DEVIATION(supervisor-state): other supervisor
+ * are at the same place in both formats, for PKRU and for CET state. DEVIATION(supervisor-state): other supervisor
  * state components are always saved as in their initial configuration, and not restored.
  */
+
+import { PKRU_COMPONENT, PKRU_OFFSET, standardBytes } from '../cpuid-leaves.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
 import {
   hasValidMxcsr,
@@ -44,9 +46,11 @@ const INITIAL_MXCSR = 0x1f80;
 /** State components. */
 const X87 = 1;
 const SSE = 2;
-/** Supervisor state components by number: bytes in the compacted format, and the registers of those held here. */
-const SUPERVISOR = [
+const PKRU = 1 << PKRU_COMPONENT;
+/** Components behind the header by number: bytes in the compacted format, and the registers of those held here. */
+const EXTENDED = [
   { bit: 1 << 8, bytes: 128, slots: [], msrs: [] },
+  { bit: PKRU, bytes: 8, slots: [Register.PKRU], msrs: [] },
   { bit: 1 << 11, bytes: 16, slots: [Register.IA32_U_CET, Register.IA32_PL3_SSP], msrs: [0x6a2, 0x6a7] },
   {
     bit: 1 << 12,
@@ -90,7 +94,7 @@ function requested(cpu: Processor, enabled: number): number {
 
 /** Bytes of an area in the compacted format with `components`. */
 function compactedBytes(components: number): number {
-  return SUPERVISOR.reduce((sum, { bit, bytes }) => sum + (components & bit ? bytes : 0), AREA_BYTES);
+  return EXTENDED.reduce((sum, { bit, bytes }) => sum + (components & bit ? bytes : 0), AREA_BYTES);
 }
 
 const enabledByUser = (cpu: Processor): number => cpu.i32[XCR0] as number;
@@ -109,7 +113,7 @@ function inUse(cpu: Processor): number {
   const empty = w[2 * Register.FTW] === 0xffff && isZero(cpu, 2 * Register.FOP, 2 * Register.FOP + 6);
   const x87 = control && empty && isZero(cpu, FPR, FPR + 32) ? 0 : X87;
   const sse = isZero(cpu, XMM, XMM + 4 * vectorRegisters(cpu)) ? 0 : SSE;
-  return SUPERVISOR.reduce(
+  return EXTENDED.reduce(
     (used, { bit, slots }) => (slots.some((slot) => cpu.quads[slot] !== 0n) ? used | bit : used),
     x87 | sse,
   );
@@ -139,13 +143,19 @@ function storeComponents(cpu: Processor, i: Instruction, components: number, mxc
 /** XSAVE and XSAVEOPT, which leaves out components in their initial configuration. */
 function standard(optimises: boolean): Execute {
   return (cpu, i) => {
-    if (!areaAddress(cpu, i, Access.Write) || !probeStore(cpu, AREA_BYTES)) return Next.Fault;
-    if (!loadImage(cpu, At.XSTATE_BV, At.XSTATE_BV + 8)) return Next.Fault;
     const rfbm = requested(cpu, enabledByUser(cpu));
+    const bytes = standardBytes(rfbm);
+    if (!areaAddress(cpu, i, Access.Write, bytes) || !probeStore(cpu, bytes)) return Next.Fault;
+    if (!loadImage(cpu, At.XSTATE_BV, At.XSTATE_BV + 8)) return Next.Fault;
     const used = inUse(cpu);
     const before = image.getInt32(At.XSTATE_BV, true);
     image.setInt32(At.XSTATE_BV, (before & ~rfbm) | (rfbm & used), true);
-    storeComponents(cpu, i, optimises ? rfbm & used : rfbm, (rfbm & SSE) !== 0);
+    const stored = optimises ? rfbm & used : rfbm;
+    storeComponents(cpu, i, stored, (rfbm & SSE) !== 0);
+    if (stored & PKRU) {
+      image.setBigUint64(PKRU_OFFSET, cpu.quads[Register.PKRU] as bigint, true);
+      storeImage(cpu, PKRU_OFFSET, PKRU_OFFSET + 8);
+    }
     storeImage(cpu, At.XSTATE_BV, At.XSTATE_BV + 8);
     return Next.Sequential;
   };
@@ -166,15 +176,15 @@ function compacted(enabled: (cpu: Processor) => number): Execute {
     image.setInt32(At.XCOMP_BV + 4, COMPACTED, true);
     storeComponents(cpu, i, saved, (saved & SSE) !== 0);
     storeImage(cpu, At.XSTATE_BV, At.XSTATE_BV + 16);
-    storeSupervisor(cpu, rfbm, saved);
+    storeExtended(cpu, rfbm, saved);
     return Next.Sequential;
   };
 }
 
-/** Stores the supervisor components `saved` where an area with `components` has them. */
-function storeSupervisor(cpu: Processor, components: number, saved: number): void {
+/** Stores the components `saved` behind the header where an area with `components` has them. */
+function storeExtended(cpu: Processor, components: number, saved: number): void {
   let at = AREA_BYTES;
-  for (const { bit, bytes, slots } of SUPERVISOR) {
+  for (const { bit, bytes, slots } of EXTENDED) {
     slots.forEach((slot, n) => {
       image.setBigUint64(at + 8 * n, cpu.quads[slot] as bigint, true);
     });
@@ -183,13 +193,21 @@ function storeSupervisor(cpu: Processor, components: number, saved: number): voi
   }
 }
 
-/** Takes from the image, or initialises, the supervisor components of `rfbm`. */
-function restoreSupervisor(cpu: Processor, rfbm: number, present: number): void {
+/** What data accesses may do depends on PKRU. */
+function setPkru(cpu: Processor, value: number): void {
+  cpu.quads[Register.PKRU] = BigInt(value);
+  cpu.tlb.leaveView();
+}
+
+/** Takes from the image, or initialises, the components behind the header of `rfbm`. */
+function restoreExtended(cpu: Processor, rfbm: number, present: number): void {
   const components = image.getInt32(At.XCOMP_BV, true);
   let at = AREA_BYTES;
-  for (const { bit, bytes, slots } of SUPERVISOR) {
+  for (const { bit, bytes, slots } of EXTENDED) {
     slots.forEach((slot, n) => {
-      if (present & bit) cpu.quads[slot] = image.getBigUint64(at + 8 * n, true);
+      if (slot === Register.PKRU) {
+        if (rfbm & bit) setPkru(cpu, present & bit ? image.getUint32(at, true) : 0);
+      } else if (present & bit) cpu.quads[slot] = image.getBigUint64(at + 8 * n, true);
       else if (rfbm & bit) cpu.quads[slot] = 0n;
     });
     if (components & bit) at += bytes;
@@ -200,7 +218,7 @@ function restoreSupervisor(cpu: Processor, rfbm: number, present: number): void 
 function hasValidSupervisor(cpu: Processor, present: number): boolean {
   const components = image.getInt32(At.XCOMP_BV, true);
   let at = AREA_BYTES;
-  for (const { bit, bytes, msrs } of SUPERVISOR) {
+  for (const { bit, bytes, msrs } of EXTENDED) {
     for (let n = 0; n < msrs.length && present & bit; n++) {
       const value = image.getBigUint64(at + 8 * n, true);
       if (value !== 0n && checkMsrWrite(cpu, msrs[n] as number, value) !== 'ok') return false;
@@ -249,11 +267,15 @@ function restore(enabled: (cpu: Processor) => number, compactedOnly: boolean): E
       const bytes = compactedBytes(image.getInt32(At.XCOMP_BV, true));
       if (!areaAddress(cpu, i, Access.Read, bytes) || !loadImage(cpu, AREA_BYTES, bytes)) return Next.Fault;
       if (!hasValidSupervisor(cpu, present)) return raiseWithCode(cpu, Vector.GP, 0);
+    } else if (present & PKRU) {
+      const bytes = standardBytes(PKRU);
+      if (!areaAddress(cpu, i, Access.Read, bytes) || !loadImage(cpu, PKRU_OFFSET, bytes)) return Next.Fault;
     }
     // The standard format has MXCSR whether or not it has the XMM registers.
     const hasMxcsr = ((isCompacted ? present : rfbm) & SSE) !== 0;
     if (hasMxcsr && !hasValidMxcsr()) return raiseWithCode(cpu, Vector.GP, 0);
-    if (isCompacted) restoreSupervisor(cpu, rfbm, present);
+    if (isCompacted) restoreExtended(cpu, rfbm, present);
+    else if (rfbm & PKRU) setPkru(cpu, present & PKRU ? image.getUint32(PKRU_OFFSET, true) : 0);
     if (present & X87) restoreX87(cpu, i.operandBits === 64);
     else if (rfbm & X87) initialiseX87(cpu);
     if (hasMxcsr) restoreMxcsr(cpu);

@@ -121,9 +121,12 @@ describe('CPUID', () => {
 
   it('sizes the XSAVE area by what XCR0 and IA32_XSS can enable', () => {
     const structure = { level: 'checked', profile: 'tiger-lake' } as const;
-    expect(cpuid(0xd, 0, structure)).toEqual([3, 576, 576, 0]);
+    expect(cpuid(0xd, 0, structure)).toEqual([0x203, 576, 2696, 0]);
+    expect(cpuid(0xd, 0, structure, { XCR0: 0x203n })[1]).toBe(2696);
+    expect(cpuid(0xd, 0, { ...structure, profile: 'broadwell' })).toEqual([3, 576, 576, 0]);
     expect(cpuid(0xd, 1, structure)).toEqual([0xf, 576, 0x1900, 0]);
     expect(cpuid(0xd, 1, structure, { IA32_XSS: 0x1800n })[1]).toBe(576 + 16 + 24);
+    expect(cpuid(0xd, 9, structure)).toEqual([8, 2688, 0, 0]);
     expect(cpuid(0xd, 11, structure)).toEqual([16, 0, 1, 0]);
     expect(cpuid(0xd, 14, structure)).toEqual([0, 0, 0, 0]);
     expect(cpuid(0xd, 2, structure)).toEqual([0, 0, 0, 0]);

@@ -114,6 +114,53 @@ describe('XRSTOR', () => {
   });
 });
 
+describe('PKRU', () => {
+  const STANDARD = AREA + 2688;
+  const asked: State = { XCR0: 0x203n, RAX: 0x203n, PKRU: 0x1234_5678n };
+
+  it('is at 2688 in the standard format, if XCR0 has it', () => {
+    const one = prepared(asked);
+    again(one, 'xsave [rbx]');
+    expect([one.value(STANDARD, 8), one.value(BV, 8)]).toEqual([0x1234_5678n, 0x200n]);
+    again(one, 'xrstor [rbx]', { PKRU: 5n });
+    expect(one.get('PKRU')).toBe(0x1234_5678n);
+    one.store(BV, 8, 0n);
+    again(one, 'xrstor [rbx]');
+    expect(one.get('PKRU')).toBe(0n);
+    again(one, 'xrstor [rbx]', { PKRU: 5n, RAX: 3n });
+    expect(one.get('PKRU')).toBe(5n);
+    expect(prepared({ XCR0: 3n, PKRU: 5n }).run('xsave [rbx]', { RAX: 0x200n }).vector).toBeUndefined();
+    one.store(BV, 8, 0x200n);
+    expect(again(one, 'xrstor [rbx]', { XCR0: 3n })).toMatchObject({ vector: 13 });
+  });
+
+  it('is behind the header in the compacted format, before CET state', () => {
+    const one = prepared({ ...asked, IA32_XSS: 0x800n, IA32_U_CET: 3n, RAX: 0xa00n });
+    again(one, 'xsaves [rbx]');
+    expect([one.value(BV, 8), one.value(AREA + 576, 8), one.value(AREA + 584, 8)]).toEqual([
+      0xa00n,
+      0x1234_5678n,
+      3n,
+    ]);
+    again(one, 'xrstors [rbx]', { PKRU: 0n, IA32_U_CET: 0n });
+    expect([one.get('PKRU'), one.get('IA32_U_CET')]).toEqual([0x1234_5678n, 3n]);
+  });
+
+  it('XSETBV enables it, and CPUID tells where it is', () => {
+    const one = prepared();
+    again(one, 'xsetbv', { RCX: 0n, RAX: 0x203n });
+    expect(one.get('XCR0')).toBe(0x203n);
+    const leaf = (subleaf: bigint) => {
+      again(one, 'cpuid', { RAX: 0xdn, RCX: subleaf });
+      return [one.get('RAX'), one.get('RBX'), one.get('RCX')];
+    };
+    expect(leaf(0n)).toEqual([0x203n, 2696n, 2696n]);
+    expect(leaf(9n)).toEqual([8n, 2688n, 0n]);
+    expect(leaf(1n)[1]).toBe(584n);
+    expect(prepared({ ...ON }).run('xsetbv', { RCX: 0n, RAX: 0x403n }).vector).toBe(13);
+  });
+});
+
 describe('XSAVES', () => {
   it('puts the supervisor components of IA32_XSS behind the header', () => {
     const state: State = { IA32_XSS: 0x1800n, IA32_U_CET: 1n, IA32_PL1_SSP: 0x1000n };

@@ -39,7 +39,7 @@ describe.each(PROFILES.map((p) => [p.name, p] as const))(
     });
 
     it('lets software set no bit of CR4 and write no MSR of it', () => {
-      for (const bit of [CR4.SMXE, CR4.CET, CR4.UINTR, CR4.LASS, CR4.LAM_SUP, CR4.FRED, CR4.KL]) {
+      for (const bit of [CR4.SMXE, CR4.CET, CR4.UINTR, CR4.FRED, CR4.KL]) {
         expect((running.cr4Bits >> BigInt(bit)) & 1n, `${bit}`).toBe(0n);
       }
       expect(cpu.rdmsr(0x489)).toBe(running.cr4Bits);
