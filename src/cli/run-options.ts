@@ -29,7 +29,7 @@ export interface RunOptionTexts {
   readonly json?: true;
 }
 
-export interface ModuleArgument {
+interface ModuleArgument {
   readonly path: string;
   readonly text: string;
 }

@@ -54,7 +54,7 @@ export function exitStatus(end: CommandEnd): number {
   }
 }
 
-export function endText(end: CommandEnd): string {
+function endText(end: CommandEnd): string {
   switch (end.kind) {
     case 'exit-port':
       return `the exit port was written: exit status ${exitStatus(end)}`;

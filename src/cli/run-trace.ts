@@ -38,7 +38,7 @@ export function traceInstructions(cpu: LogicalProcessor, write: (line: string) =
 }
 
 /** A line of the trace. */
-export function traceLine(cpu: LogicalProcessor, text: string): string {
+function traceLine(cpu: LogicalProcessor, text: string): string {
   return `${String(cpu.processor.executed).padStart(12)} cpu${cpu.index} ${text}\n`;
 }
 
@@ -69,7 +69,7 @@ function outcomeText(cpu: LogicalProcessor, outcome: Outcome): string {
 }
 
 /** Everything that a VM exit recorded and that its reason defines. */
-export function exitText(copy: ProcessorCopy): string {
+function exitText(copy: ProcessorCopy): string {
   const word = (field: keyof typeof Field) => copy.words[2 * Field[field]] as number;
   const quad = (field: keyof typeof Field) => copy.quads[Field[field]] as bigint;
   const full = word('exitReason');

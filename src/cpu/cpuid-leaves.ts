@@ -142,7 +142,7 @@ export const CPUID_FLAGS: readonly CpuidFlag[] = [
 ];
 
 /** Frequency of the time-stamp counter: one tick an instruction, one instruction a nanosecond. */
-export const TSC_HERTZ = 1_000_000_000;
+const TSC_HERTZ = 1_000_000_000;
 const CRYSTAL_HERTZ = 25_000_000;
 /** Ticks of the TSC for one of the crystal clock. */
 export const TSC_PER_CRYSTAL_TICK = TSC_HERTZ / CRYSTAL_HERTZ;

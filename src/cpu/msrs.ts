@@ -35,7 +35,7 @@ const isApicMsr = (index: number) =>
   index === IA32_APIC_BASE || index === IA32_TSC_DEADLINE || index === IA32_TIME_STAMP_COUNTER;
 
 /** Bits of IA32_FEATURE_CONTROL that software may set (SDM §26.7). */
-export function featureControlReserved(features: CpuidFeatures): bigint {
+function featureControlReserved(features: CpuidFeatures): bigint {
   let reserved = mask(63, 21) | (1n << 19n) | (1n << 16n) | mask(7, 3);
   if (!features.vmx || !features.smx) reserved |= 1n << 1n;
   if (!features.vmx) reserved |= 1n << 2n;

@@ -13,16 +13,6 @@ export interface SizedExecute {
   readonly 64?: Execute;
 }
 
-/**
- * An operand in the manual's notation (vol. 2D §A.2): addressing (E, G, I, J, M, O, R, S, C, D, X, Y,
- * V, W, P, Q, N, U, B, H, A) and type (b, w, d, q, v, y, z, dq, x, …), or a fixed register (`AL`,
- * `rAX` for the operand size, `CL`, `DX`, `1`, `ES`…), or `Z` + type for a register in the opcode
- * byte. `E` operands say how memory is used: nothing reads, `+` reads and writes, `=` writes; `!`
- * leaves the access to the operation. An operand in memory of 16 bytes has to be aligned if its type is
- * `dq`, `ps` or `pd`, not if it is `x`.
- */
-export type OperandNotation = string;
-
 export interface OpcodeRow {
   /**
    * Opcode in hexadecimal, as the manual prints it: `[NP|NFx|66|F3|F2] [0F [38|3A]] xx [/digit | +r]
@@ -30,7 +20,14 @@ export interface OpcodeRow {
    */
   readonly opcode: string;
   readonly mnemonic: string;
-  /** Operands, separated by blanks. */
+  /**
+   * Operands, separated by blanks, each in the manual's notation (vol. 2D §A.2): addressing (E, G, I, J,
+   * M, O, R, S, C, D, X, Y, V, W, P, Q, N, U, B, H, A) and type (b, w, d, q, v, y, z, dq, x, …), or a
+   * fixed register (`AL`, `rAX` for the operand size, `CL`, `DX`, `1`, `ES`…), or `Z` + type for a
+   * register in the opcode byte. `E` operands say how memory is used: nothing reads, `+` reads and
+   * writes, `=` writes; `!` leaves the access to the operation. An operand in memory of 16 bytes has to
+   * be aligned if its type is `dq`, `ps` or `pd`, not if it is `x`.
+   */
   readonly operands: string;
   /** What executes it; undefined where the instruction is known but not modelled (#UD, and reported). */
   readonly execute: Execute | SizedExecute | undefined;

@@ -50,7 +50,7 @@ function readingWithImmediate(cpu: Processor, i: Instruction): Next {
 }
 
 /** As {@link operandAddress} of 16 bytes, which have to be aligned. */
-export function alignedAddress(cpu: Processor, i: Instruction, access: Access): boolean {
+function alignedAddress(cpu: Processor, i: Instruction, access: Access): boolean {
   if (!operandAddress(cpu, i, 16, access)) return false;
   if (((cpu.i32[LINEAR] as number) & 15) === 0) return true;
   raiseWithCode(cpu, Vector.GP, 0);

@@ -33,7 +33,7 @@ const BUFFER_LIMIT = 0xffff_0000;
 /** {@link PhysicalMemory.pageUse} of a page from which code was decoded: a store has to drop that. */
 export const PAGE_HAS_CODE = 1;
 /** … of a page that is watched: no access may bypass the watcher. */
-export const PAGE_IS_WATCHED = 2;
+const PAGE_IS_WATCHED = 2;
 
 /** What is used of the WebAssembly API, which every browser and Node have. */
 const { WebAssembly: WASM } = globalThis as unknown as {

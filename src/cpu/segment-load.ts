@@ -29,7 +29,7 @@ export function selectorOf(cpu: Processor, segment: number): number {
 }
 
 /** Access rights of segment register `segment`. */
-export function rightsOf(cpu: Processor, segment: number): number {
+function rightsOf(cpu: Processor, segment: number): number {
   return cpu.i32[FIRST + STRIDE * segment + RIGHTS] as number;
 }
 

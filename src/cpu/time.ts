@@ -19,7 +19,7 @@ export function passTime(cpu: Processor, ticks: number): void {
 }
 
 /** As {@link passTime} without anything being executed: what waits for a time looks at it anew. */
-export function skipTime(cpu: Processor, ticks: number): void {
+function skipTime(cpu: Processor, ticks: number): void {
   passTime(cpu, ticks);
   cpu.requestAttention(Attention.Event);
 }

@@ -6,7 +6,7 @@
  */
 import { PAGE_SIZE } from '../bits/address.ts';
 
-export const TLB_ENTRIES = 1024;
+const TLB_ENTRIES = 1024;
 const INDEX_MASK = TLB_ENTRIES - 1;
 const VALID = 1;
 /** Where an entry's tag has the number of its view, 1 to {@link LAST_VIEW}. */

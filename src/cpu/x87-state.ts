@@ -24,7 +24,7 @@ export const C2 = 1 << 10;
 export const C3 = 1 << 14;
 /** FSW.SF: an invalid operation was a stack fault. */
 export const STACK_FAULT = 1 << 6;
-export const ALL_TAGS_EMPTY = 0xffff;
+const ALL_TAGS_EMPTY = 0xffff;
 /** FCW after FNINIT: all exceptions masked, 64-bit precision, to nearest. */
 export const INITIAL_FCW = 0x37f;
 /** Bits of FCW that exist, and bit 6, which is always 1. */
@@ -60,7 +60,7 @@ export function setTop(cpu: Processor, value: number): void {
 }
 
 /** Byte offset of physical register `n`: the significand; sign and exponent are 8 bytes after it. */
-export function registerAt(n: number): number {
+function registerAt(n: number): number {
   return FPR + 16 * (n & 7);
 }
 

@@ -5,7 +5,7 @@
 import type { FieldName } from '../vmcs/fields.ts';
 import type { MsrAreaEntry } from '../vmcs/formats.ts';
 
-export type DumpFormat = 'kvm' | 'xen' | 'qemu' | 'haxm' | 'json';
+type DumpFormat = 'kvm' | 'xen' | 'qemu' | 'haxm' | 'json';
 
 /** The MSR areas, as far as a dump prints them. */
 export interface MsrLists {

@@ -130,17 +130,17 @@ function failing<C extends MsrAreaCheck>(
 }
 
 /** The first rule an entry to be loaded breaks, or undefined. */
-export function failingMsrLoadCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrLoadCheck | undefined {
+function failingMsrLoadCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrLoadCheck | undefined {
   return failing(MSR_LOAD_CHECKS, entry, p);
 }
 
 /** The first rule an entry to be stored breaks, or undefined. */
-export function failingMsrStoreCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrStoreCheck | undefined {
+function failingMsrStoreCheck(entry: MsrAreaEntry, p: VmxProcessor): MsrStoreCheck | undefined {
   return failing(MSR_STORE_CHECKS, entry, p);
 }
 
 /** The entry of an area at a physical address. */
-export function msrAreaEntry(p: VmxProcessor, address: number): MsrAreaEntry {
+function msrAreaEntry(p: VmxProcessor, address: number): MsrAreaEntry {
   const { memory } = p.cpu;
   return {
     index: memory.read32(address),

@@ -126,7 +126,7 @@ export class VmxState {
 }
 
 /** Cached mappings of EPT, as instructions invalidate them (SDM §31.4.3.1). */
-export interface GuestPhysicalContexts {
+interface GuestPhysicalContexts {
   /** Whatever was made from the structures that start at `root`. */
   invalidateContext(root: number): void;
   invalidateAllContexts(): void;

@@ -4,7 +4,7 @@ import { type FieldName, fieldOf } from '../../src/vmcs/fields.ts';
 
 export const VARIANTS = ['K0', 'K1', 'K2', 'K3'] as const satisfies readonly KvmVariant[];
 
-export const variant: fc.Arbitrary<KvmVariant> = fc.constantFrom(...VARIANTS);
+const variant: fc.Arbitrary<KvmVariant> = fc.constantFrom(...VARIANTS);
 
 export function fieldValue(name: FieldName): fc.Arbitrary<bigint> {
   const most = (1n << BigInt(fieldOf(name).bits)) - 1n;
@@ -12,7 +12,7 @@ export function fieldValue(name: FieldName): fc.Arbitrary<bigint> {
 }
 
 /** A value for each field that the variant prints. K0 prints the PDPTEs of a guest in PAE paging only. */
-export function printedValues(layout: KvmVariant): fc.Arbitrary<Map<FieldName, bigint>> {
+function printedValues(layout: KvmVariant): fc.Arbitrary<Map<FieldName, bigint>> {
   const names = printedFields(layout).filter((name) => layout !== 'K0' || !name.startsWith('guestPdpte'));
   return fc
     .tuple(...names.map((name) => fieldValue(name)))

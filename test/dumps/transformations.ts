@@ -62,7 +62,7 @@ const LOG_TRAFFIC = [
 ];
 
 /** Other messages between the lines; `picks` says after which lines and which message. */
-export function interleaved(picks: readonly (number | undefined)[]): Transformation {
+function interleaved(picks: readonly (number | undefined)[]): Transformation {
   return (text) =>
     text
       .split('\n')
@@ -73,7 +73,7 @@ export function interleaved(picks: readonly (number | undefined)[]): Transformat
       .join('\n');
 }
 
-export const messagePick = fc.option(fc.nat(LOG_TRAFFIC.length - 1), { nil: undefined });
+const messagePick = fc.option(fc.nat(LOG_TRAFFIC.length - 1), { nil: undefined });
 
 /** Breaks lines at spaces so that they have at most `width` characters where that is possible. */
 export function wrapped(width: number): Transformation {
@@ -118,12 +118,12 @@ export function quotedPrintable(text: string): string {
   return text.split('\n').map(encode).join('\n');
 }
 
-export function coloured(text: string): string {
+function coloured(text: string): string {
   const control = String.fromCharCode(27);
   return eachLine(text, (line) => `${control}[0;31m${line}${control}[0m`);
 }
 
-export function withCrLf(text: string): string {
+function withCrLf(text: string): string {
   return text.replaceAll('\n', '\r\n');
 }
 

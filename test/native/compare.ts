@@ -9,7 +9,7 @@ import {
 } from './native-case.ts';
 
 const NAMES = ['RAX', 'RCX', 'RDX', 'RBX', 'RSP', 'RBP', 'RSI', 'RDI'];
-export const GPR_NAMES: readonly string[] = [...NAMES, ...Array.from({ length: 8 }, (_, i) => `R${8 + i}`)];
+const GPR_NAMES: readonly string[] = [...NAMES, ...Array.from({ length: 8 }, (_, i) => `R${8 + i}`)];
 
 /** Arithmetic flags, IF, DF, IOPL, NT, AC, ID: not TF, which the harness steps with, nor RF. */
 const COMPARED_FLAGS = 0x8d5 | 0x200 | 0x400 | 0x3000 | 0x4000 | 0x4_0000 | 0x20_0000;
@@ -39,7 +39,7 @@ const FLAG_NAMES: readonly (readonly [number, string])[] = [
 ];
 
 /** Names of the flags set. */
-export function describeFlags(flags: number): string {
+function describeFlags(flags: number): string {
   const set = FLAG_NAMES.filter(([position]) => flags & (1 << position)).map(([, name]) => name);
   return set.join(' ') || 'none';
 }

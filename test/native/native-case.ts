@@ -19,7 +19,7 @@ export const FX = 416;
 export const CODE_OFFSET = 0x800;
 
 /** What the manual leaves undefined, and the comparison therefore leaves out. */
-export interface Undefined {
+interface Undefined {
   /** Flags of RFLAGS. */
   readonly flags: number;
   /** General registers, bit 0 for RAX. */

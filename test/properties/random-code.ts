@@ -55,7 +55,7 @@ const MODE_NAMES: Readonly<Record<Mode, string>> = {
   [Mode.Bit64]: '64-bit mode',
 };
 
-export interface RandomCodeResult {
+interface RandomCodeResult {
   readonly executed: number;
   /** Of all registers, RAM and the VMX state. */
   readonly hash: number;
@@ -66,11 +66,7 @@ export interface RandomCodeResult {
 }
 
 /** Executes at least `instructions` instructions. `cut`: how many of the `left` at once. */
-export function randomCode(
-  seed: number,
-  instructions: number,
-  cut: (left: number) => number,
-): RandomCodeResult {
+function randomCode(seed: number, instructions: number, cut: (left: number) => number): RandomCodeResult {
   const trial = new RandomCode(seed);
   const { processor } = trial.cpu;
   for (let most = 4 * Math.ceil(instructions / SLICE); most > 0; most--) {

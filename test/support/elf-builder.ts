@@ -1,6 +1,6 @@
 /** Builds small executable ELF files and Multiboot headers for tests. */
 
-export interface SegmentSpec {
+interface SegmentSpec {
   readonly physical: number;
   /** The physical address if left out. */
   readonly virtual?: bigint;
@@ -11,7 +11,7 @@ export interface SegmentSpec {
   readonly type?: number;
 }
 
-export interface SectionSpec {
+interface SectionSpec {
   readonly type: number;
   readonly flags?: number;
   readonly address?: number;
@@ -29,7 +29,7 @@ export function concat(...parts: readonly Uint8Array[]): Uint8Array {
   return Uint8Array.from(parts.flatMap((p) => [...p]));
 }
 
-export function words(...values: readonly number[]): Uint8Array {
+function words(...values: readonly number[]): Uint8Array {
   return new Uint8Array(Uint32Array.from(values).buffer);
 }
 

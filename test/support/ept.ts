@@ -81,7 +81,7 @@ export class EptTables {
   }
 }
 
-export const EPT = 0x38_0000;
+const EPT = 0x38_0000;
 /** A page that tests map as they like. */
 export const DATA = 0x8_0000;
 /** Where its contents usually are. */

@@ -23,7 +23,7 @@ export const TABLES = {
 };
 
 /** An interrupt gate for each vector, a GDT with 64-bit code at 08H and data at 10H, and the same `handler` for all vectors. */
-export function writeTables(machine: Machine, handler: string): void {
+function writeTables(machine: Machine, handler: string): void {
   for (let vector = 0; vector < 256; vector++) {
     const at = handlerOf(vector);
     machine.memory.write64(

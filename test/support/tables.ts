@@ -10,8 +10,8 @@ export const TSS = 0x4000;
 export const HANDLERS = 0x2_0000;
 /** Stacks that the TSS names for CPL 0 to 2, and IST 1. */
 export const STACK0 = 0x8_0000;
-export const STACK1 = 0x7_8000;
-export const STACK2 = 0x7_0000;
+const STACK1 = 0x7_8000;
+const STACK2 = 0x7_0000;
 export const IST1 = 0x6_8000;
 
 /** Selectors of the GDT that {@link tables} builds; rings are the DPL. */

@@ -37,7 +37,7 @@ function setInstructionPointer(cpu: Processor, i: Instruction, lo: number, hi: n
  * RIP := `hi`:`lo` truncated to the operand size. #GP(0) if that is not canonical or beyond the limit
  * of CS; RIP then is unchanged.
  */
-export function branchTo(cpu: Processor, i: Instruction, lo: number, hi: number): Next {
+function branchTo(cpu: Processor, i: Instruction, lo: number, hi: number): Next {
   return mayBranchTo(cpu, i, lo, hi) ? setInstructionPointer(cpu, i, lo, hi) : Next.Fault;
 }
 
@@ -55,7 +55,7 @@ function relativeHigh(cpu: Processor, i: Instruction): number {
 }
 
 /** Branches by the displacement in the instruction. */
-export function branchBy(cpu: Processor, i: Instruction): Next {
+function branchBy(cpu: Processor, i: Instruction): Next {
   return branchTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i));
 }
 

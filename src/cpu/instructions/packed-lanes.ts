@@ -48,7 +48,7 @@ export function onXmm(operation: PackedOperation): Execute {
 }
 
 /** The operation as an instruction on MMX registers. */
-export function onMmx(operation: PackedOperation): Execute {
+function onMmx(operation: PackedOperation): Execute {
   return (cpu, i) => {
     operation(cpu, i.d, i.s, 8);
     enterMmx(cpu);

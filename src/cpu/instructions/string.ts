@@ -60,7 +60,7 @@ export function stringStep(cpu: Processor, bytes: number): number {
 }
 
 /** The element at RSI in the instruction's segment into T0. */
-export function loadSource(cpu: Processor, i: Instruction, bytes: number): boolean {
+function loadSource(cpu: Processor, i: Instruction, bytes: number): boolean {
   const { addressBits } = i;
   return loadFrom(cpu, i.segment, lowOf(cpu, RSI, addressBits), highOf(cpu, RSI, addressBits), SOURCE, bytes);
 }
@@ -72,7 +72,7 @@ function loadDestination(cpu: Processor, i: Instruction, bytes: number): boolean
 }
 
 /** Stores from byte offset `from` of the state to ES:RDI. */
-export function storeDestination(cpu: Processor, i: Instruction, from: number, bytes: number): boolean {
+function storeDestination(cpu: Processor, i: Instruction, from: number, bytes: number): boolean {
   const lo = lowOf(cpu, RDI, i.addressBits);
   return storeTo(cpu, Segment.ES, lo, highOf(cpu, RDI, i.addressBits), from, bytes);
 }
@@ -103,7 +103,7 @@ const endsOnFlags = (cpu: Processor, i: Instruction) => condition(cpu, EQUAL) !=
  * The operation of a string instruction of `bits` bits: `iteration` once, or by RCX with a repeat
  * prefix. `many` may do further iterations at once: it answers how many it did of at most `most`.
  */
-export function repeated(
+function repeated(
   iteration: Iteration,
   bits: Bits,
   compares = false,

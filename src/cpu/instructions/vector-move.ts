@@ -7,7 +7,7 @@ import type { Processor } from '../processor.ts';
 import { storeMasked } from './masked-store.ts';
 
 /** Copies 16 bytes between byte offsets of the state. */
-export function copy128(cpu: Processor, to: number, from: number): Next {
+function copy128(cpu: Processor, to: number, from: number): Next {
   const w = cpu.i32;
   w[to >> 2] = w[from >> 2] as number;
   w[(to >> 2) + 1] = w[(from >> 2) + 1] as number;

@@ -3,7 +3,7 @@ import { hex } from '../../bits/u64.ts';
 import { type BootProblem, isProblem } from './boot-plan.ts';
 import type { ImageReader } from './image-reader.ts';
 
-export interface ElfSegment {
+interface ElfSegment {
   /** Number of its program header. */
   readonly index: number;
   readonly offset: number;
@@ -15,7 +15,7 @@ export interface ElfSegment {
 }
 
 /** The section header table as the file header describes it. */
-export interface ElfSectionTable {
+interface ElfSectionTable {
   readonly offset: number;
   readonly count: number;
   readonly entrySize: number;

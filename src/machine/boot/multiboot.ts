@@ -32,7 +32,7 @@ const MIB = 0x10_0000;
 /** Addresses in the structures have 32 bits. */
 const LIMIT = 2 ** 32;
 
-export interface BootModule {
+interface BootModule {
   readonly bytes: Uint8Array;
   /** Text that comes with the module, by convention its name or arguments. */
   readonly text: string;

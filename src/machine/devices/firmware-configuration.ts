@@ -8,7 +8,7 @@ import type { PortDevice, PortRange } from './port-device.ts';
 const SELECTOR = 0x510;
 const DATA = 0x511;
 /** Keys of items that have one of their own. */
-export const FirmwareKey = {
+const FirmwareKey = {
   Signature: 0x00,
   Id: 0x01,
   RamSize: 0x03,

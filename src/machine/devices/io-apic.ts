@@ -7,7 +7,7 @@ import type { MappedDevices } from '../../cpu/memory-mapped.ts';
 import { DeliveryMode, type InterruptMessage, XAPIC_BROADCAST } from '../apic/interrupt-message.ts';
 
 export const IO_APIC_BASE = 0xfec0_0000;
-export const IO_APIC_INPUTS = 24;
+const IO_APIC_INPUTS = 24;
 const PAGE = 0x1000;
 
 /** Offsets in the page. */

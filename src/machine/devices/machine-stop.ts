@@ -1,7 +1,7 @@
 /** Why a machine stops for a reason of its own: what a guest asked of a device, or a triple fault. */
 
 /** What caused a RESET. */
-export type ResetSource = 'port CF9H' | 'port 92H' | 'keyboard controller' | 'triple fault';
+type ResetSource = 'port CF9H' | 'port 92H' | 'keyboard controller' | 'triple fault';
 
 export type MachineStop =
   /** A value was written to the exit port; `code` is that value × 2 + 1. */

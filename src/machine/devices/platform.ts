@@ -23,7 +23,7 @@ import { ExitPort, ShutdownPort } from './stop-ports.ts';
 import { SystemControlPort } from './system-control-port.ts';
 
 /** 1 January 2026, 00:00:00. */
-export const DEFAULT_DATE = 1_767_225_600;
+const DEFAULT_DATE = 1_767_225_600;
 
 /** What of the devices is connected to the world outside the machine. */
 export interface PlatformConnections {

@@ -42,7 +42,7 @@ export const NOT_RUNNING = {
 } as const satisfies { readonly [Name in keyof CpuidFeatures]?: readonly [CpuidFeatures[Name], string] };
 
 /** Bits of CR4 and what software may set them for; without it they are reserved. */
-export const CR4_NEEDS: readonly (readonly [bit: number, needs: (f: CpuidFeatures) => boolean])[] = [
+const CR4_NEEDS: readonly (readonly [bit: number, needs: (f: CpuidFeatures) => boolean])[] = [
   [CR4.OSFXSR, (f) => f.fxsr],
   [CR4.OSXMMEXCPT, (f) => f.sse],
   [CR4.SMXE, (f) => f.smx],

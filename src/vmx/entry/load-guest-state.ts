@@ -194,7 +194,7 @@ function loadPdptes(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveCon
 }
 
 /** VM entry is "injecting" (SDM §29.7): a valid event other than a pending MTF VM exit. */
-export function isInjecting(identification: number): boolean {
+function isInjecting(identification: number): boolean {
   if ((identification & VALID) === 0) return false;
   const type = (identification >>> 8) & 7;
   return type !== Other || (identification & 0xff) !== 0;

@@ -64,7 +64,7 @@ export function isDebugException(identification: number | undefined): boolean {
 }
 
 /** Software interrupt, INT1, INT3 or INTO; with FRED also SYSCALL or SYSENTER. */
-export function isSoftwareEvent(identification: number | undefined): boolean {
+function isSoftwareEvent(identification: number | undefined): boolean {
   return isValid(identification) && typeOf(identification) >= EventType.SoftwareInterrupt;
 }
 

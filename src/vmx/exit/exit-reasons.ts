@@ -94,10 +94,10 @@ export type ExitReason = (typeof ExitReason)[keyof typeof ExitReason];
 export type ExitClass = 'fault-like' | 'trap-like' | 'boundary' | 'abort' | 'entry-failure';
 
 /** What the exit qualification holds (SDM §30.2.1); `of-event` depends on the exiting event. */
-export type QualificationRule = QualificationName | 'cleared' | 'of-event';
+type QualificationRule = QualificationName | 'cleared' | 'of-event';
 
 /** When the guest-linear address is defined (SDM §30.2.1). */
-export type LinearAddressRule =
+type LinearAddressRule =
   | 'never'
   | 'always'
   | 'lmsw-from-memory'
@@ -106,28 +106,28 @@ export type LinearAddressRule =
   | 'busy-shadow-stack';
 
 /** When there is an exiting event (SDM §30.2.2); `acknowledged`: with "acknowledge interrupt on exit". */
-export type ExitingEventRule = 'never' | 'always' | 'acknowledged';
+type ExitingEventRule = 'never' | 'always' | 'acknowledged';
 
 /**
  * When there is an original event (SDM §30.2.4): a nested exception, a task gate in the IDT, an access
  * whose qualification says so, any access of event delivery.
  */
-export type OriginalEventRule = 'never' | 'nested' | 'task-gate' | 'apic-access' | 'delivery';
+type OriginalEventRule = 'never' | 'nested' | 'task-gate' | 'apic-access' | 'delivery';
 
 /**
  * When the VM-exit instruction length is defined (SDM §30.2.5): always; for a software event, whether
  * exiting or original; for a task switch by an instruction or a software event.
  */
-export type LengthRule = 'never' | 'instruction' | 'software-event' | 'task-switch';
+type LengthRule = 'never' | 'instruction' | 'software-event' | 'task-switch';
 
 /**
  * RFLAGS.RF as saved (SDM §30.3.3): 0; as it is; 1 unless an event is being delivered; as in the image
  * that delivery of the event, or the task switch, would have saved.
  */
-export type ResumeFlagRule = 'cleared' | 'kept' | 'access' | 'event' | 'task-switch';
+type ResumeFlagRule = 'cleared' | 'kept' | 'access' | 'event' | 'task-switch';
 
 /** When pending debug exceptions are saved (SDM §30.3.4): besides under blocking by MOV SS. */
-export type PendingDebugRule = 'cleared' | 'kept' | 'machine-check' | 'trace';
+type PendingDebugRule = 'cleared' | 'kept' | 'machine-check' | 'trace';
 
 export interface ExitReasonSpec {
   readonly name: string;

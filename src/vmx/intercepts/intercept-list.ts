@@ -18,7 +18,7 @@ import { pauseLoopExits } from './guest-time.ts';
 import * as information from './instruction-information.ts';
 
 /** One execution of an instruction in non-root operation. */
-export interface Execution {
+interface Execution {
   readonly p: VmxProcessor;
   readonly copy: ProcessorCopy;
   readonly i: Instruction;

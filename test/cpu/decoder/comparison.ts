@@ -6,7 +6,7 @@ import { IcedDecoder } from './iced-form.ts';
 import { ALIASES, IMPLIED_OPERANDS, INTENDED_DIFFERENCES } from './intended-differences.ts';
 import { type InstructionForm, ownForm } from './own-form.ts';
 
-export interface DecoderDifference {
+interface DecoderDifference {
   readonly bits: number;
   readonly bytes: string;
   readonly what: string;

@@ -17,7 +17,7 @@ export interface InstructionForm {
 const GENERAL = ['AX', 'CX', 'DX', 'BX', 'SP', 'BP', 'SI', 'DI'];
 const BYTES = ['AL', 'CL', 'DL', 'BL'];
 const HIGH_BYTES = ['AH', 'CH', 'DH', 'BH'];
-export const SEGMENTS = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS'];
+const SEGMENTS = ['ES', 'CS', 'SS', 'DS', 'FS', 'GS'];
 
 /** Name of the general register at a byte offset of the state. */
 function generalName(at: number, bits: number): string {

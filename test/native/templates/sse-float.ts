@@ -15,7 +15,7 @@ export function xmmOrMemory(c: CaseBuilder, bytes: number, aligned = bytes === 1
   return xmmMemory(c, bytes, aligned);
 }
 
-export function xmmMemory(c: CaseBuilder, bytes: number, aligned = bytes === 16): Operand {
+function xmmMemory(c: CaseBuilder, bytes: number, aligned = bytes === 16): Operand {
   const rm = c.memory(bytes, { align: aligned && c.random.chance(92) ? 16 : 1 });
   const numbers = new DataView(new ArrayBuffer(16));
   fillVector(c.random, numbers, 0);

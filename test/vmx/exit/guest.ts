@@ -15,7 +15,7 @@ import { type FieldValues, legalVmcs, switchControl } from '../../support/legal-
 export const VMXON_REGION = 0x10_0000;
 export const REGION = 0x20_0000;
 /** A page of MSR-area entries each (513 entries fit), and other structures. */
-export const LOAD_AREA = 0x30_0000;
+const LOAD_AREA = 0x30_0000;
 export const STORE_AREA = 0x31_0000;
 export const ENTRY_AREA = 0x32_0000;
 export const VIRTUAL_APIC = 0x33_0000;
