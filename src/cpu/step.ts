@@ -50,7 +50,8 @@ export class Execution {
         }
         const boundary = atBoundary(cpu);
         if (boundary === Boundary.Inactive) {
-          if (!waitsForDeadline(cpu, end)) break;
+          // Who gives processors their turns lets time pass too.
+          if (cpu.due !== Infinity || !waitsForDeadline(cpu, end)) break;
           continue;
         }
         if (boundary === Boundary.EventTaken) {

@@ -127,6 +127,40 @@ describe('vmxon run', () => {
     });
   });
 
+  it('runs several processors and reports on each', () => {
+    // The others execute LOCK INC DWORD [9000H], HLT at the page of their start-up IPI.
+    const image = file(
+      'processors.elf',
+      multibootElf(
+        assemble(
+          `mov dword ptr [0x8000], 0x06ff66f0; mov dword ptr [0x8004], 0xebf49000; mov byte ptr [0x8008], 0xfd
+           mov dword ptr [0xfee00300], 0xc4500; mov dword ptr [0xfee00300], 0xc4608
+           wait: mov eax, [0x9000]; cmp eax, 2; jne wait
+           mov ecx, 5000; d: loop d
+           out 0xf4, eax`,
+          32,
+          CODE,
+        ),
+      ),
+    );
+    const reports = [
+      [],
+      ['--interleave', '9', '--quantum', '20'],
+      ['--interleave', '9', '--quantum', '20'],
+    ].map((options) => {
+      const { status, stderr } = run(image, '--cpus', '3', '--json', '--timeout', '60', ...options);
+      expect(status).toBe(5);
+      return JSON.parse(stderr) as { cpus: { state: string; instructions: number }[]; instructions: number };
+    });
+    for (const { cpus, instructions } of reports) {
+      expect(cpus.map((c) => c.state)).toEqual(['active', 'HLT', 'HLT']);
+      expect(cpus.reduce((sum, c) => sum + c.instructions, 0)).toBe(instructions);
+    }
+    expect({ ...reports[2], seconds: 0 }).toEqual({ ...reports[1], seconds: 0 });
+    const { stderr } = run(image, '--cpus', '3', '--report');
+    expect(stderr).toMatch(/^cpu2 +HLT, 0x0800:/m);
+  });
+
   it('passes on serial output and the exit status of the guest, and traces its VMX instructions', () => {
     const code = `
       mov rax, cr4
