@@ -4,9 +4,11 @@
  */
 
 export { CACHING_POLICIES, type CachingPolicy } from './cpu/caching-policy.ts';
+export type { MemoryTypeName } from './cpu/memory-types.ts';
 export { PhysicalMemory } from './cpu/physical-memory.ts';
 export { Mode } from './cpu/processor.ts';
 export type { RegisterName } from './cpu/registers.ts';
+export type { TranslationProbe } from './cpu/translation-probe.ts';
 export { LogicalProcessor, type VmreadResult } from './machine/logical-processor.ts';
 export { Machine, type MachineOptions, type MachineSnapshot } from './machine/machine.ts';
 export { type RunEnd, runMachine } from './machine/run-machine.ts';

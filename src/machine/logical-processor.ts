@@ -5,11 +5,13 @@
 import { bit } from '../bits/u64.ts';
 import { Caching, type CachingPolicy } from '../cpu/caching-policy.ts';
 import { disassemble } from '../cpu/disassembly.ts';
+import { type MemoryTypeName, patType, secondLevelType } from '../cpu/memory-types.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { type Mode, Processor } from '../cpu/processor.ts';
 import { Register, type RegisterName } from '../cpu/registers.ts';
 import { Execution } from '../cpu/step.ts';
+import { probeTranslation, type TranslationProbe } from '../cpu/translation-probe.ts';
 import { type FieldReference, findField } from '../vmcs/field-names.ts';
 import type { FieldName } from '../vmcs/fields.ts';
 import type { FlushPolicy } from '../vmcs/processor-copy.ts';
@@ -218,6 +220,19 @@ export class LogicalProcessor {
       if (used !== undefined) used.rip = rip;
       watch?.(disassemble(i, rip));
     };
+  }
+
+  /**
+   * How the linear address is translated now by the structures in memory, whatever is cached: without any
+   * effect. The memory type is that under EPT; without EPT it is the type of PAT alone.
+   */
+  translation(linear: bigint): TranslationProbe & { readonly memoryType: MemoryTypeName | undefined } {
+    const { processor } = this;
+    const lo = Number(BigInt.asIntN(32, linear));
+    const probe = probeTranslation(processor, lo, Number(BigInt.asIntN(32, linear >> 32n)));
+    if (typeof probe.physical === 'string') return { ...probe, memoryType: undefined };
+    const type = processor.guestPhysical === undefined ? patType : secondLevelType;
+    return { ...probe, memoryType: type(processor, probe) };
   }
 
   // VMX instructions.
