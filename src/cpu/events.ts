@@ -195,6 +195,13 @@ export function continueDelivery(cpu: Processor): void {
   attempt(cpu);
 }
 
+/** A VM exit takes the place of a delivery that goes on and on. */
+export function abandonDelivery(cpu: Processor): void {
+  if (cpu.i32[STALLED] === 0) return;
+  cpu.i32[STALLED] = 0;
+  finish(cpu);
+}
+
 /** Forgets the event. */
 function finish(cpu: Processor): void {
   const w = cpu.i32;

@@ -5,6 +5,7 @@
  */
 import { bit } from '../bits/u64.ts';
 import { Attention } from '../cpu/attention.ts';
+import { abandonDelivery } from '../cpu/events.ts';
 import { materialise } from '../cpu/flags.ts';
 import { forgetEverything } from '../cpu/paging.ts';
 import type { Processor } from '../cpu/processor.ts';
@@ -82,8 +83,6 @@ const TOUCHED = WRITTEN;
 const TOUCHED_HIGH = WRITTEN_HIGH;
 const NEEDED = CHECKS_NEEDED;
 const ACTIVITY = 2 * Register.activityState;
-const STALLED = 2 * Register.deliveryStalled;
-const ORIGINAL_EVENT = 2 * Register.originalEvent;
 const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
 const NON_ROOT = Operation.NonRoot;
@@ -175,7 +174,6 @@ export class VmxUnit implements VmxProcessor {
 
   /** Performs a VM exit that the processor itself came to, and what follows from it. */
   perform(request: ExitRequest): Outcome {
-    // Guest state has the flags of what was executed last.
     materialise(this.cpu);
     const outcome = performExit(this, request);
     this.operationChanged();
@@ -196,11 +194,7 @@ export class VmxUnit implements VmxProcessor {
       this.ept.forgetMappings();
       forgetEverything(cpu);
     }
-    if (this.file[STALLED] !== 0) {
-      // The exit takes the place of the delivery that went on and on.
-      this.file[STALLED] = 0;
-      this.file[ORIGINAL_EVENT] = 0;
-    }
+    abandonDelivery(cpu);
     this.followOperation();
     // Before the first instruction of a guest comes what VM entry injected or left pending.
     cpu.requestAttention(cpu.portAsks ? ENTERED : LOOKUP);

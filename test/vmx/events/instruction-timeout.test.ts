@@ -1,8 +1,18 @@
 import { describe, expect, it } from 'vitest';
 import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
-import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
-import { eventGuest, GUEST_IDT } from '../../support/guest-events.ts';
-import { enterRing, gate, handler, Selector, setGate, type World, world } from '../../support/tables.ts';
+import { assemble } from '../../support/assemble.ts';
+import { exitFields, GUEST, HOST, runToExit } from '../../support/guest.ts';
+import { eventGuest, GUEST_IDT, handlerOf } from '../../support/guest-events.ts';
+import {
+  enterRing,
+  gate,
+  handler,
+  Selector,
+  segment,
+  setGate,
+  type World,
+  world,
+} from '../../support/tables.ts';
 
 /** Code at CPL 3 whose #AC goes to a handler at CPL 3, on a stack that is not aligned: each delivery raises #AC. */
 function misaligned(): World {
@@ -72,6 +82,42 @@ describe('instruction timeout (SDM §28.2)', () => {
     });
     // 40 ticks of the TSC for one of the crystal clock; one instruction comes before, and the exit takes one.
     expect(times).toEqual([2n * 40n + 2n, 10n * 40n + 2n]);
+  });
+
+  it('ends a delivery that goes on and on, with the state before it', () => {
+    const cpu = eventGuest('nop', {
+      controls: ['proc2.instructionTimeout'],
+      fields: { instructionTimeoutControl: 2n },
+    }).cpu(0);
+    const { memory } = cpu.processor;
+    // Flat 32-bit code at CPL 3, whose #AC goes to a handler at CPL 3.
+    memory.write64(GUEST_IDT + 8 * 17, gate(0x1b, handlerOf(17), 0xee));
+    memory.write64(Number(cpu.get('GDTR.base')) + 0x18, segment(0, 0xf_ffff, 0xc0fb));
+    memory.writeBytes(GUEST, assemble('mov eax, [esp]', 32));
+    for (const [name, value] of [
+      ['CR0', 0x4_0031n],
+      ['IA32_EFER', 0n],
+      ['CS.selector', 0x1bn],
+      ['CS.accessRights', 0xc0fbn],
+      ['SS.accessRights', 0xc0f3n],
+      ['RFLAGS', 0x4_0002n],
+      ['RSP', 0x9_0001n],
+    ] as const) {
+      cpu.set(name, value);
+    }
+    cpu.run(20);
+    expect([cpu.operation, cpu.get('deliveryStalled')]).toEqual(['non-root', 1n]);
+    // Of the guest that the exit saves only its registers are looked at here.
+    runToExit(cpu, 2 * 40 + 10);
+    expect(exitFields(cpu, 'exitReason', 'guestRip', 'guestRsp', 'originalEventIdentification')).toEqual({
+      exitReason: 75n,
+      guestRip: BigInt(GUEST),
+      guestRsp: 0x9_0001n,
+      originalEventIdentification: 0n,
+    });
+    expect([cpu.get('deliveryStalled'), cpu.get('originalEvent')]).toEqual([0n, 0n]);
+    cpu.run(5);
+    expect(cpu.get('RIP')).toBe(BigInt(HOST));
   });
 
   it('does not exit without the control', () => {
