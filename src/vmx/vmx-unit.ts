@@ -4,10 +4,7 @@
  * questions with it.
  */
 import { bit } from '../bits/u64.ts';
-import { Attention } from '../cpu/attention.ts';
-import { abandonDelivery } from '../cpu/events.ts';
 import { materialise } from '../cpu/flags.ts';
-import { forgetEverything } from '../cpu/paging.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
@@ -27,18 +24,16 @@ import {
   type VmxCapabilities,
 } from './capabilities/capabilities.ts';
 import { Misc } from './capabilities/capability-msrs.ts';
-import { controlsOf } from './effective-controls.ts';
 import type { EntryInstruction } from './entry/basic-checks.ts';
 import { CheckContext } from './entry/check-context.ts';
 import { type Explanation, explainEntry } from './entry/explain.ts';
 import { environmentOf } from './entry/processor-environment.ts';
 import { DEPENDENTS } from './entry/verify.ts';
-import { ENABLE_EPT } from './ept/ept-settings.ts';
 import { ExtendedPageTables } from './ept/extended-page-tables.ts';
-import { asksAtBoundaries, updateDeadline } from './events/boundary-exits.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
 import { performExit } from './exit/vm-exit.ts';
 import { allowsControlRegister } from './fixed-bits.ts';
+import { followGuest, followOperation, operationChanged } from './follow-operation.ts';
 import type { HazardMonitor } from './hazards/hazard-monitor.ts';
 import { invept, invvpid } from './instructions/invept-invvpid.ts';
 import {
@@ -85,9 +80,6 @@ const NEEDED = CHECKS_NEEDED;
 const ACTIVITY = 2 * Register.activityState;
 const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
-const NON_ROOT = Operation.NonRoot;
-const LOOKUP = Attention.Lookup;
-const ENTERED = Attention.Vmx;
 
 // The port's slots: whether checks are needed and which lists are unverified, then the window of the
 // current VMCS (its fields, and what it was told of them).
@@ -176,59 +168,13 @@ export class VmxUnit implements VmxProcessor {
   perform(request: ExitRequest): Outcome {
     materialise(this.cpu);
     const outcome = performExit(this, request);
-    this.operationChanged();
+    operationChanged(this);
     return outcome;
-  }
-
-  /**
-   * After a VM entry or VM exit: whether instructions may exit now, and which translations go. Without
-   * "enable VPID" every transition invalidates those of VPID 0000H (SDM §31.4).
-   */
-  private operationChanged(): void {
-    const { cpu, vmx } = this;
-    if (cpu.vpid === 0 && vmx.vpid === 0) {
-      cpu.translations.invalidateVpid(0, true);
-      cpu.tlb.forgetAll();
-    }
-    if (cpu.translations.caching.dropsAtOperation()) {
-      this.ept.forgetMappings();
-      forgetEverything(cpu);
-    }
-    abandonDelivery(cpu);
-    this.followOperation();
-    // Before the first instruction of a guest comes what VM entry injected or left pending.
-    cpu.requestAttention(cpu.portAsks ? ENTERED : LOOKUP);
   }
 
   /** Tells the processor what kind of operation it is in. */
   followOperation(): void {
-    const { cpu, vmx } = this;
-    cpu.stoppedUntilReset = vmx.shutdown !== 'no';
-    cpu.nonRoot = vmx.operation === NON_ROOT;
-    // In SMM what the guest uses is remembered, and not in use.
-    cpu.vpid = cpu.nonRoot ? vmx.vpid : 0;
-    cpu.apicAccessPage = cpu.nonRoot ? vmx.apicAccessPage : -1;
-    if (cpu.nonRoot) this.followGuest(this.active.resident(vmx.current as ProcessorCopy));
-    else {
-      cpu.portAsks = false;
-      cpu.portDeadline = Infinity;
-      cpu.guestPhysical = undefined;
-      cpu.addressSpace = 0;
-    }
-    cpu.tlb.leaveView();
-    cpu.stateChanged();
-  }
-
-  /** What the controls of a guest ask of the processor. */
-  private followGuest(copy: ProcessorCopy): void {
-    const { cpu, ept } = this;
-    const controls = controlsOf(copy, this.capabilities);
-    cpu.portAsks = asksAtBoundaries(this, controls);
-    updateDeadline(this);
-    const translates = controls.isOn(ENABLE_EPT);
-    if (translates) ept.follow(copy, controls);
-    cpu.guestPhysical = translates ? ept : undefined;
-    cpu.addressSpace = translates ? ept.addressSpace : 0;
+    followOperation(this);
   }
 
   // Instructions. Each runs only on an active processor of a machine that has not stopped, and ends
@@ -260,7 +206,7 @@ export class VmxUnit implements VmxProcessor {
       words[MOV_SS] = 0;
       this.cpu.stateChanged();
     }
-    if (isTransition(outcome)) this.operationChanged();
+    if (isTransition(outcome)) operationChanged(this);
     this.observer?.instruction?.(mnemonic, operandValue(operand), outcome);
     return outcome;
   }
@@ -396,7 +342,7 @@ export class VmxUnit implements VmxProcessor {
   private switchEptp(outcome: Outcome): Outcome {
     const { cpu } = this;
     if (outcome.kind !== 'VMsucceed') return outcome;
-    if (this.vmx.current !== undefined) this.followGuest(this.active.resident(this.vmx.current));
+    followGuest(this);
     if (cpu.vpid === 0) {
       cpu.translations.invalidateCombinedVpid(0);
       cpu.tlb.forgetAll();
@@ -421,7 +367,8 @@ export class VmxUnit implements VmxProcessor {
   exit(request: ExitRequest): Outcome {
     if (this.hazards.stoppedAt !== undefined) return STOPPED_AT_HAZARD;
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
-    if (this.vmx.operation !== NON_ROOT) throw new RangeError('a VM exit needs VMX non-root operation');
+    if (this.vmx.operation !== Operation.NonRoot)
+      throw new RangeError('a VM exit needs VMX non-root operation');
     const { current } = this.vmx;
     if (current !== undefined) this.active.resident(current);
     const wrong = checkExitRequest(request, this);
