@@ -25,6 +25,7 @@ export interface RunOptionTexts {
   readonly debugConsole: string;
   readonly trace?: string;
   readonly traceInstructions?: true;
+  readonly staleTranslations?: true;
   readonly report?: true;
   readonly json?: true;
 }
@@ -51,6 +52,7 @@ export interface RunOptions {
   readonly debugConsole: string;
   readonly trace: string | undefined;
   readonly traceInstructions: boolean;
+  readonly detectStaleTranslations: boolean;
   readonly report: 'none' | 'text' | 'json';
 }
 
@@ -85,6 +87,7 @@ export function parseRunOptions(texts: RunOptionTexts): RunOptions {
     debugConsole: texts.debugConsole,
     trace: texts.trace,
     traceInstructions: texts.traceInstructions === true,
+    detectStaleTranslations: texts.staleTranslations === true,
     report: texts.json ? 'json' : texts.report ? 'text' : 'none',
   };
 }

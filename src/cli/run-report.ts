@@ -4,6 +4,7 @@ import type { LogicalProcessor } from '../machine/logical-processor.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { RunEnd } from '../machine/run-machine.ts';
 import { exitReasonSpec } from '../vmx/exit/exit-reasons.ts';
+import type { StaleTranslation } from '../vmx/hazards/stale-translations.ts';
 import { plural } from './output.ts';
 
 /** Why the command ended the run. */
@@ -107,6 +108,37 @@ function unmodelledCounts(machine: Machine): ReadonlyMap<string, number> {
   return counts;
 }
 
+function staleJson({ change, ...stale }: StaleTranslation) {
+  return {
+    cpu: stale.cpu,
+    rip: hex(stale.rip, 16),
+    access: stale.access,
+    linear: hex(stale.linear, 16),
+    cached: hex(stale.cached),
+    fresh: typeof stale.fresh === 'number' ? hex(stale.fresh) : stale.fresh,
+    difference: stale.difference,
+    change: change && {
+      structure: change.structure,
+      address: hex(change.address),
+      before: change.before === undefined ? null : hex(change.before, 16),
+      after: hex(change.after, 16),
+      by: change.by === undefined ? null : { cpu: change.by.cpu, rip: hex(change.by.rip, 16) },
+    },
+    owed: stale.owed,
+    section: stale.sdm,
+  };
+}
+
+const MOST_STALE = 10;
+
+/** One line for a use of a stale translation. */
+function staleText(stale: ReturnType<typeof staleJson>): string {
+  const { change } = stale;
+  const by = change?.by ? `, changed by CPU ${change.by.cpu} at ${change.by.rip}` : '';
+  const where = change ? ` (${change.structure} entry at ${change.address}${by})` : '';
+  return `CPU ${stale.cpu} at ${stale.rip}, ${stale.access} of ${stale.linear}: ${stale.difference} is stale${where}; owed: ${stale.owed} (SDM §${stale.section})`;
+}
+
 /** The report as programs read it. */
 export function reportJson(facts: RunFacts, machine: Machine) {
   const cpu = machine.cpu(0);
@@ -138,6 +170,7 @@ export function reportJson(facts: RunFacts, machine: Machine) {
     entryFailures: byReason(facts.entryFailures),
     hazards: hazardCounts(machine).map(([id, count]) => ({ id, count })),
     hazardCount: machine.hazardCount,
+    staleTranslations: machine.staleTranslations.map(staleJson),
     unmodelled: [...unmodelledCounts(machine)].map(([mnemonic, count]) => ({ mnemonic, count })),
     unclaimedPorts: counted(machine.platform?.bus.unclaimed ?? new Map()).map(([port, count]) => ({
       port: hex(port),
@@ -178,6 +211,9 @@ export function reportText(facts: RunFacts, machine: Machine): string {
     ]),
     ['hazards', `${report.hazardCount}`],
     ...report.hazards.map((h): [string, string] => ['', `${h.count} × ${h.id}`]),
+    ...report.staleTranslations
+      .slice(0, MOST_STALE)
+      .map((stale, n): [string, string] => [n === 0 ? 'stale' : '', staleText(stale)]),
     ['unmodelled', report.unmodelled.map((u) => `${u.count} × ${u.mnemonic}`).join(', ') || 'none'],
     ['ports', portsText(report.unclaimedPorts)],
     ...report.notes.map((note): [string, string] => ['note', note]),

@@ -51,6 +51,7 @@ export function addRunCommand(program: Command): void {
     .option('--debug-console <file>', 'where output to port E9H goes: a file, or stdout', 'stdout')
     .option('--trace <file>', 'write a line for each VMX instruction, VM entry and VM exit')
     .option('--trace-instructions', 'trace every instruction too')
+    .option('--stale-translations', 'look for invalidations that were left out; many times slower')
     .option('--report', 'print a report on standard error at the end')
     .option('--json', 'print that report as JSON')
     .addHelpText('after', `\n${EXIT_STATUS_TEXT}`)
@@ -177,6 +178,7 @@ function makeMachine(image: string, options: RunOptions, serial: Sink, debugCons
       memory: options.memory,
       seed: options.seed,
       interleaving: options.interleaving,
+      detectStaleTranslations: options.detectStaleTranslations,
       devices: {
         commandLine: commandLine(image, options.append),
         serial: serial.put,

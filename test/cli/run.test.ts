@@ -127,6 +127,30 @@ describe('vmxon run', () => {
     });
   });
 
+  it('reports the invalidation that a program leaves out, with --stale-translations', () => {
+    const source = `mov dword ptr [0x200000], 0xe3\nmov dword ptr [0x200004], 0x4000e3\nmov dword ptr [0x200008], 0x8000e3
+      mov eax, cr4\nor eax, 0x10\nmov cr4, eax\nmov eax, 0x200000\nmov cr3, eax
+      mov eax, cr0\nor eax, 0x80000000\nmov cr0, eax
+      mov ebx, dword ptr [0x400000]\nmov dword ptr [0x200004], 0x8000e3\nmov ebx, dword ptr [0x400000]
+      a: jmp a`;
+    const image = file('stale.elf', multibootElf(assemble(source, 32, CODE)));
+    const { stderr } = run(image, '--max-instructions', '100', '--json', '--stale-translations');
+    expect(JSON.parse(stderr).staleTranslations).toMatchObject([
+      {
+        access: 'load',
+        cached: '0x400000',
+        fresh: '0x800000',
+        change: { structure: 'paging', address: '0x200004', by: { cpu: 0 } },
+        owed: 'INVLPG of 400000H',
+      },
+    ]);
+    const text = run(image, '--max-instructions', '100', '--report', '--stale-translations').stderr;
+    expect(text).toContain('page is stale (paging entry at 0x200004, changed by CPU 0 at 0x');
+    expect(JSON.parse(run(image, '--max-instructions', '100', '--json').stderr).staleTranslations).toEqual(
+      [],
+    );
+  });
+
   it('runs several processors and reports on each', () => {
     // The others execute LOCK INC DWORD [9000H], HLT at the page of their start-up IPI.
     const image = file(

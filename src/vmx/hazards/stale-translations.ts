@@ -6,7 +6,7 @@
 import type { UsedEntry } from '../../cpu/page-walk.ts';
 import { allowedAccesses, currentContext } from '../../cpu/paging.ts';
 import type { Processor } from '../../cpu/processor.ts';
-import { Register } from '../../cpu/registers.ts';
+import { CR4, Register } from '../../cpu/registers.ts';
 import { Access } from '../../cpu/tlb.ts';
 import { DENIED_SHIFT, LINEAR, MEMORY_TYPE_SHIFT, PageRight } from '../../cpu/translation-cache.ts';
 import { probeTranslation, type TranslationProbe } from '../../cpu/translation-probe.ts';
@@ -184,9 +184,11 @@ export class ProcessorTranslations implements TranslationWatch {
     difference: StaleTranslation['difference'],
   ): StructureChange | undefined {
     const { memory } = this.cpu;
+    // Entries of 32-bit paging have 4 bytes.
+    const wide = (this.cpu.read('CR4') & (1n << BigInt(CR4.PAE))) !== 0n;
     const byFlags = difference === 'accessed flag' || difference === 'dirty flag';
     for (const { structure, address, value } of provenance?.entries ?? []) {
-      const after = memory.read64(address);
+      const after = structure === 'paging' && !wide ? BigInt(memory.read32(address)) : memory.read64(address);
       const ignored = byFlags ? 0n : FLAGS[structure];
       if (((value ^ after) & ~ignored) === 0n) continue;
       return { structure, address, before: value, after, by: this.all.storeTo(address) };
