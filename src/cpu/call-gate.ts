@@ -2,6 +2,7 @@
 import { checkOffset, inIa32eMode, refuse, setRip } from './code-target.ts';
 import { Descriptor, fetchDescriptor, isNull, markAccessed, Rights, SystemType } from './descriptor.ts';
 import { Vector } from './exceptions.ts';
+import { staysInRing } from './fred/fred-transitions.ts';
 import { Segment } from './instruction.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
@@ -36,7 +37,8 @@ function checkGate(cpu: Processor, selector: number, isCall: boolean): boolean {
   const allowed = isCall || code.isConforming ? code.dpl <= cpu.cpl : code.dpl === cpu.cpl;
   if (!code.isCode || !allowed) return refuse(cpu, target);
   if (long && (code.rights & (Rights.L | Rights.Big)) !== Rights.L) return refuse(cpu, target);
-  return code.isPresent || refuse(cpu, target, Vector.NP);
+  if (!code.isPresent) return refuse(cpu, target, Vector.NP);
+  return staysInRing(cpu, target, isCall && !code.isConforming ? code.dpl : cpu.cpl, code);
 }
 
 /** Bytes of an item in the frame of the gate. */

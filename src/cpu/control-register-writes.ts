@@ -109,6 +109,7 @@ export function writeCr4(cpu: Processor, source: bigint): boolean {
   }
   if ((value & ~old & one(CR4.PCIDE)) !== 0n && (!cpu.ia32eMode || (cpu.read('CR3') & 0xfffn) !== 0n))
     return refuse(cpu);
+  if ((value & one(CR4.FRED)) !== 0n && !cpu.ia32eMode) return refuse(cpu);
   if ((value & one(CR4.CET)) !== 0n && (cpu.read('CR0') & one(CR0.WP)) === 0n) return refuse(cpu);
   if (!cpu.vmxPort.allowsControlRegister('CR4', value)) return refuse(cpu);
   const pae = (cpu.read('CR0') & PG) !== 0n && (value & one(CR4.PAE)) !== 0n && !cpu.ia32eMode;

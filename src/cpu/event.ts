@@ -1,6 +1,6 @@
 /**
- * Events that are delivered through the IDT, identified as VT-x identifies them (SDM §27.8.3, §27.9.2):
- * vector in bits 7:0, type in 10:8, bit 11 if there is an error code, bit 31.
+ * Events that are delivered, identified as VT-x identifies them (SDM §27.8.3, §27.9.2): vector in bits
+ * 7:0, type in 10:8, bit 11 if there is an error code, bit 13 if FRED delivery of another event met it, bit 31.
  */
 
 /** Event types. */
@@ -14,11 +14,16 @@ export const EventType = {
   PrivilegedSoftwareException: 5,
   /** INT3, INTO. */
   SoftwareException: 6,
+  /** With FRED: SYSCALL and SYSENTER. */
+  Other: 7,
 } as const;
 export type EventType = (typeof EventType)[keyof typeof EventType];
 
 const VALID = 0x8000_0000 | 0;
 export const HAS_ERROR_CODE = 1 << 11;
+export const NESTED = 1 << 13;
+/** Vectors of events of type {@link EventType.Other}. */
+export const SystemCall = { SYSCALL: 1, SYSENTER: 2 } as const;
 
 /** The identification of an event, as a signed word. */
 export function identifyEvent(type: EventType, vector: number, hasErrorCode = false): number {
@@ -33,10 +38,20 @@ export function eventType(identification: number): EventType {
   return ((identification >> 8) & 7) as EventType;
 }
 
-/** Whether the event comes from the execution of INT n, INT3 or INTO: gates check the CPL, and EXT is 0. */
+/** Whether FRED delivery of another event met the exception. */
+export function isNested(identification: number): boolean {
+  return (identification & NESTED) !== 0;
+}
+
+/**
+ * Whether the event comes from the execution of INT n, INT3 or INTO, or with FRED of SYSCALL or SYSENTER:
+ * gates check the CPL, and EXT is 0.
+ */
 export function isSoftwareEvent(identification: number): boolean {
   const type = eventType(identification);
-  return type === EventType.SoftwareInterrupt || type === EventType.SoftwareException;
+  return (
+    type === EventType.SoftwareInterrupt || type === EventType.SoftwareException || type === EventType.Other
+  );
 }
 
 /** Whether the return address is that of the next instruction, by the length of the present one. */
@@ -47,5 +62,9 @@ export function returnsBehindInstruction(identification: number): boolean {
 /** Whether the event is an exception: the exception bitmap of VT-x concerns it. */
 export function isException(identification: number): boolean {
   const type = eventType(identification);
-  return type === EventType.HardwareException || type > EventType.SoftwareInterrupt;
+  return (
+    type === EventType.HardwareException ||
+    type === EventType.PrivilegedSoftwareException ||
+    type === EventType.SoftwareException
+  );
 }

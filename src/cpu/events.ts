@@ -11,10 +11,15 @@ import {
   identifyEvent,
   isException,
   isSoftwareEvent,
+  NESTED,
   returnsBehindInstruction,
 } from './event.ts';
 import { Vector, VM_EXIT_PENDING } from './exceptions.ts';
 import { materialise } from './flags.ts';
+import { deliverThroughFred, noteEventData } from './fred/event-delivery.ts';
+import { usesFred } from './fred/fred-transitions.ts';
+import { type Instruction, Next } from './instruction.ts';
+import { retreat } from './instruction-pointer.ts';
 import { deliverThroughGate } from './interrupt-gates.ts';
 import { deliverRedirected, deliverThroughVector, Redirection, redirectionOf } from './interrupt-vectors.ts';
 import { Mode } from './mode.ts';
@@ -29,6 +34,8 @@ const EVENT = 2 * Register.originalEvent;
 const EVENT_CODE = 2 * Register.originalEventErrorCode;
 const EVENT_LENGTH = 2 * Register.originalEventLength;
 const EVENT_FLAGS = 2 * Register.originalEventFlags;
+const EVENT_DATA = Register.originalEventData;
+const EVENT_BLOCKED = 2 * Register.originalEventBlockedBySti;
 const RETURN = 2 * Register.returnAddress;
 const EXTERNAL = 2 * Register.external;
 const RIP = 2 * Register.RIP;
@@ -95,13 +102,24 @@ export function deliver(
     return;
   begin(cpu, event, errorCode, instructionLength);
   cpu.i32[EVENT_FLAGS] = flags | resumeFlagOf(cpu, event);
+  noteEventData(cpu, event);
   recordCauses(cpu, event);
   attempt(cpu);
 }
 
 /**
+ * Delivers the event that instruction `i` asks for, with RIP at the instruction: what delivery meets is a
+ * fault there.
+ */
+export function deliverSoftware(cpu: Processor, i: Instruction, type: EventType, vector: number): Next {
+  retreat(cpu, i.length);
+  deliver(cpu, identifyEvent(type, vector), 0, i.length);
+  return Next.Settled;
+}
+
+/**
  * Delivers the event of VM entry: it causes no VM exit itself, and changes neither CR2 nor debug registers
- * (SDM §29.6.1). `blocksNmis`: an NMI blocks NMIs, rather than virtual NMIs.
+ * (SDM §29.6.1). `blocksNmis`: an NMI blocks NMIs, rather than virtual NMIs. FRED saves `data` and `blockedBySti`.
  */
 export function deliverInjected(
   cpu: Processor,
@@ -109,12 +127,16 @@ export function deliverInjected(
   errorCode: number,
   instructionLength: number,
   blocksNmis: boolean,
+  data: bigint,
+  blockedBySti: boolean,
 ): void {
   materialise(cpu);
   const blocked = cpu.i32[BLOCKING_BY_NMI] as number;
   begin(cpu, event, errorCode, instructionLength);
   if (!blocksNmis) cpu.i32[BLOCKING_BY_NMI] = blocked;
   cpu.i32[EVENT_FLAGS] = 0;
+  cpu.quads[EVENT_DATA] = data;
+  cpu.i32[EVENT_BLOCKED] = blockedBySti ? 1 : 0;
   attempt(cpu);
 }
 
@@ -124,9 +146,10 @@ function begin(cpu: Processor, event: number, errorCode: number, instructionLeng
   w[EVENT_CODE] = errorCode;
   w[EVENT_LENGTH] = instructionLength;
   w[UNBLOCKED_BY_IRET] = 0;
+  if (w[BLOCKING_BY_STI] !== 0) w[EVENT_BLOCKED] = 1;
   w[BLOCKING_BY_STI] = 0;
-  // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3).
-  if (!isSoftwareEvent(event)) w[PENDING_DEBUG] = 0;
+  // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3), with FRED no event.
+  if (!isSoftwareEvent(event) || usesFred(cpu)) w[PENDING_DEBUG] = 0;
   w[BLOCKING_BY_MOV_SS] = 0;
   w[ACTIVITY] = 0;
   if (eventType(event) === EventType.Nmi) w[BLOCKING_BY_NMI] = 1;
@@ -206,6 +229,7 @@ export function abandonDelivery(cpu: Processor): void {
 function finish(cpu: Processor): void {
   const w = cpu.i32;
   w[EVENT] = 0;
+  w[EVENT_BLOCKED] = 0;
   w[EXTERNAL] = 0;
 }
 
@@ -213,7 +237,7 @@ function finish(cpu: Processor): void {
 function takeNested(cpu: Processor): boolean {
   const w = cpu.i32;
   const first = w[EVENT] as number;
-  let second = raisedException(cpu);
+  let second = raisedException(cpu) | (usesFred(cpu) ? NESTED : 0);
   let errorCode = raisedErrorCode(cpu);
   if (cpu.nonRoot && cpu.vmxPort.exitsOnEvent(second, errorCode, 0)) {
     finish(cpu);
@@ -237,6 +261,7 @@ function takeNested(cpu: Processor): boolean {
     }
   }
   begin(cpu, second, errorCode, 0);
+  noteEventData(cpu, second);
   w[EVENT_FLAGS] = resumeFlagOf(cpu, second);
   return true;
 }
@@ -294,7 +319,8 @@ function deliverOnce(cpu: Processor): boolean {
   setReturnAddress(cpu, returnsBehindInstruction(event) ? (w[EVENT_LENGTH] as number) : 0);
   w[EXTERNAL] = isSoftwareEvent(event) ? 0 : 1;
   let delivered: boolean;
-  if (cpu.mode === Mode.Real) delivered = deliverThroughVector(cpu);
+  if (usesFred(cpu)) delivered = deliverThroughFred(cpu);
+  else if (cpu.mode === Mode.Real) delivered = deliverThroughVector(cpu);
   else if (eventType(event) === EventType.SoftwareInterrupt) delivered = deliverSoftwareInterrupt(cpu);
   else delivered = deliverThroughGate(cpu);
   w[EXTERNAL] = 0;

@@ -14,6 +14,7 @@ import {
 } from './code-target.ts';
 import { Descriptor, fetchDescriptor, isNull, markAccessed, SystemType } from './descriptor.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
+import { staysInRing } from './fred/fred-transitions.ts';
 import { type Instruction, Next, Segment } from './instruction.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
@@ -49,7 +50,7 @@ export function farJump(cpu: Processor, i: Instruction, selector: number, lo: nu
   if (isNull(selector)) return raiseWithCode(cpu, Vector.GP, 0);
   if (!fetchDescriptor(cpu, selector, target, Vector.GP)) return Next.Fault;
   if (target.isCode) {
-    if (!checkDirectCode(cpu, selector, target) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
+    if (!checkDirect(cpu, selector) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
     return done(markAccessed(cpu, target) && enter(cpu, selector, lo, hi));
   }
   if (isCallGate(cpu)) return done(jumpThroughGate(cpu, selector));
@@ -67,13 +68,17 @@ export function farCall(cpu: Processor, i: Instruction, selector: number, lo: nu
   if (isNull(selector)) return raiseWithCode(cpu, Vector.GP, 0);
   if (!fetchDescriptor(cpu, selector, target, Vector.GP)) return Next.Fault;
   if (target.isCode) {
-    if (!checkDirectCode(cpu, selector, target) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
+    if (!checkDirect(cpu, selector) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
     if (!markAccessed(cpu, target) || !pushReturnAddress(cpu, bytes)) return Next.Fault;
     stack.adopt(cpu);
     return done(enter(cpu, selector, lo, hi));
   }
   if (isCallGate(cpu)) return done(callThroughGate(cpu, selector));
   return transferToTask(cpu, i, selector, target, TaskSwitchSource.Call);
+}
+
+function checkDirect(cpu: Processor, selector: number): boolean {
+  return checkDirectCode(cpu, selector, target) && staysInRing(cpu, selector, cpu.cpl, target);
 }
 
 function isCallGate(cpu: Processor): boolean {
@@ -125,7 +130,8 @@ export function farReturn(cpu: Processor, i: Instruction, release: number): Next
     adjustStackPointer(cpu, release);
     return done(enterReal(cpu, selector, lo));
   }
-  if (!checkReturnCode(cpu, selector, target)) return Next.Fault;
+  if (!checkReturnCode(cpu, selector, target) || !staysInRing(cpu, selector, selector & 3, target))
+    return Next.Fault;
   stack.release(release);
   if ((selector & 3) > cpu.cpl) return done(returnOutwards(cpu, bytes, selector, lo, hi, release));
   if (!checkOffset(cpu, target, lo, hi) || !markAccessed(cpu, target)) return Next.Fault;

@@ -21,6 +21,11 @@ export function keepResumeFlag(cpu: Processor): void {
   cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.ResumeFlag;
 }
 
+/** Blocking by STI that the present instruction establishes holds for the next one. */
+export function keepBlockingBySti(cpu: Processor): void {
+  cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.BlockingBySti;
+}
+
 /** No single-step trap follows the present instruction. */
 export function cancelSingleStep(cpu: Processor): void {
   cpu.i32[BEFORE] = (cpu.i32[BEFORE] as number) & ~Before.SingleStep;

@@ -5,6 +5,7 @@ import { Descriptor, markAccessed } from './descriptor.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { checkReturnStack, setReturnStack } from './far-transfer.ts';
 import { materialise } from './flags.ts';
+import { staysInRing, usesFred } from './fred/fred-transitions.ts';
 import { type Instruction, Next, Segment } from './instruction.ts';
 import { keepResumeFlag } from './instruction-start.ts';
 import { Mode } from './mode.ts';
@@ -63,7 +64,7 @@ function popReturnAddress(cpu: Processor, bytes: number): boolean {
   return true;
 }
 
-/** Blocking by NMI ends even if IRET faults (SDM vol. 3A §7.7.1). */
+/** Blocking by NMI ends even if IRET faults (SDM vol. 3A §7.7.1); with FRED, ERETS and ERETU end it instead. */
 function unblockNmi(cpu: Processor): void {
   if (cpu.nonRoot) cpu.i32[UNBLOCKED] = cpu.vmxPort.iretUnblocksNmi() ? 1 : 0;
   else cpu.i32[BLOCKING_BY_NMI] = 0;
@@ -72,7 +73,7 @@ function unblockNmi(cpu: Processor): void {
 }
 
 export function interruptReturn(cpu: Processor, i: Instruction): Next {
-  unblockNmi(cpu);
+  if (!usesFred(cpu)) unblockNmi(cpu);
   const next = popAndReturn(cpu, i);
   // An exit that a fault causes still reports it.
   if (next !== Next.Fault) cpu.i32[UNBLOCKED] = 0;
@@ -172,6 +173,7 @@ function fromProtected(cpu: Processor, bytes: number): Next {
   if (!checkReturnCode(cpu, selector, code)) return Next.Fault;
   const { cpl: oldCpl } = cpu;
   const cpl = selector & 3;
+  if (!staysInRing(cpu, selector, cpl, code)) return Next.Fault;
   const popsStack = cpl > oldCpl || cpu.mode === Mode.Bit64;
   let spLow = 0;
   let spHigh = 0;

@@ -16,6 +16,7 @@ import { FAR_TRANSFER_ROWS } from './instructions/far-transfers.ts';
 import { FAST_SYSTEM_CALL_ROWS } from './instructions/fast-system-calls.ts';
 import { FLAG_CONTROL_ROWS } from './instructions/flag-control.ts';
 import { FLOATING_POINT_ROWS } from './instructions/floating-point.ts';
+import { FRED_ROWS } from './instructions/fred.ts';
 import { INTERRUPT_FLAG_ROWS } from './instructions/interrupt-flag.ts';
 import { IO_ROWS } from './instructions/io.ts';
 import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
@@ -52,6 +53,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...EXCHANGE_ROWS,
   ...FAR_TRANSFER_ROWS,
   ...FAST_SYSTEM_CALL_ROWS,
+  ...FRED_ROWS,
   ...FLAG_CONTROL_ROWS,
   ...FLOATING_POINT_ROWS,
   ...INTERRUPT_FLAG_ROWS,

@@ -201,6 +201,9 @@ const WORKING = [
   'originalEventLength',
   /** Flags that the image of RFLAGS has in addition when the event is delivered: RF. */
   'originalEventFlags',
+  /** What FRED delivery saves of it: event data, and whether STI blocked events when it came. */
+  'originalEventData',
+  'originalEventBlockedBySti',
   /** 1 while the delivery of the event meets exceptions without end, and time passes. */
   'deliveryStalled',
   /** Return address of the event being delivered. */

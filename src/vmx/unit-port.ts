@@ -224,13 +224,15 @@ export class UnitPort implements VmxPort {
     const { vmx, cpu } = this.unit;
     const { injectedEvent } = vmx;
     if (injectedEvent === undefined) return false;
-    const { identification, errorCode, instructionLength } = injectedEvent;
+    const { identification, errorCode, instructionLength, data, blockedBySti } = injectedEvent;
     deliverInjected(
       cpu,
       identification | 0,
       errorCode,
       instructionLength,
       !events.virtualisesNmis(this.unit),
+      data,
+      blockedBySti,
     );
     if (cpu.nonRoot) vmx.injectedEvent = undefined;
     return true;

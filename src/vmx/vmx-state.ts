@@ -30,6 +30,8 @@ export interface InjectedEvent {
   readonly instructionLength: number;
   /** Injected-event data; meaningful with FRED delivery. */
   readonly data: bigint;
+  /** The guest's blocking by STI, which FRED delivery saves. */
+  readonly blockedBySti: boolean;
 }
 
 /** What SMI delivery keeps inside the processor (SDM §34.14.1). */

@@ -1,8 +1,11 @@
 /** Fast system calls (SDM vol. 2B: SYSCALL, SYSRET, SYSENTER, SYSEXIT): flat segments without descriptors. */
 import { isCanonicalPair } from '../addressing.ts';
 import { inIa32eMode, setRip } from '../code-target.ts';
+import { EventType, SystemCall } from '../event.ts';
+import { deliverSoftware } from '../events.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
+import { usesFred } from '../fred/fred-transitions.ts';
 import { type Execute, type Instruction, Next, Segment } from '../instruction.ts';
 import { cancelSingleStep } from '../instruction-start.ts';
 import { Mode } from '../mode.ts';
@@ -49,8 +52,9 @@ function isDefined(cpu: Processor): boolean {
   return cpu.mode === Mode.Bit64 && ((cpu.i32[EFER_LOW] as number) & (1 << EFER.SCE)) !== 0;
 }
 
-const syscall: Execute = (cpu) => {
+const syscall: Execute = (cpu, i) => {
   if (!isDefined(cpu)) return raise(cpu, Vector.UD);
+  if (usesFred(cpu)) return deliverSoftware(cpu, i, EventType.Other, SystemCall.SYSCALL);
   const w = cpu.i32;
   const flags = materialise(cpu);
   w[RCX] = w[RIP] as number;
@@ -66,7 +70,7 @@ const syscall: Execute = (cpu) => {
 };
 
 const sysret: Execute = (cpu, i) => {
-  if (!isDefined(cpu)) return raise(cpu, Vector.UD);
+  if (!isDefined(cpu) || usesFred(cpu)) return raise(cpu, Vector.UD);
   const w = cpu.i32;
   const wide = i.operandBits === 64;
   const high = wide ? (w[RCX + 1] as number) : 0;
@@ -78,7 +82,8 @@ const sysret: Execute = (cpu, i) => {
   return Next.Lookup;
 };
 
-const sysenter: Execute = (cpu) => {
+const sysenter: Execute = (cpu, i) => {
+  if (usesFred(cpu)) return deliverSoftware(cpu, i, EventType.Other, SystemCall.SYSENTER);
   const w = cpu.i32;
   const cs = (w[SYSENTER_CS] as number) & 0xfffc;
   if (cpu.mode === Mode.Real || cs === 0) return raiseWithCode(cpu, Vector.GP, 0);
@@ -92,6 +97,7 @@ const sysenter: Execute = (cpu) => {
 };
 
 const sysexit: Execute = (cpu: Processor, i: Instruction) => {
+  if (usesFred(cpu)) return raise(cpu, Vector.UD);
   const w = cpu.i32;
   const cs = w[SYSENTER_CS] as number;
   if (cpu.mode === Mode.Real || (cs & 0xfffc) === 0 || cpu.cpl !== 0) return raiseWithCode(cpu, Vector.GP, 0);

@@ -1,6 +1,7 @@
 /** Bases of FS and GS in 64-bit mode (SDM vol. 2: RDFSBASE/RDGSBASE, WRFSBASE/WRGSBASE, SWAPGS). */
 import { isCanonicalPair } from '../addressing.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
+import { exchangeGsBases, usesFred } from '../fred/fred-transitions.ts';
 import { type Execute, Next } from '../instruction.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import type { Processor } from '../processor.ts';
@@ -9,7 +10,6 @@ import { CR4, Register } from '../registers.ts';
 const CR4_LOW = 2 * Register.CR4;
 const FS_BASE = 2 * Register['FS.base'];
 const GS_BASE = 2 * Register['GS.base'];
-const KERNEL_GS_BASE = 2 * Register.IA32_KERNEL_GS_BASE;
 
 function isEnabled(cpu: Processor): boolean {
   return ((cpu.i32[CR4_LOW] as number) & (1 << CR4.FSGSBASE)) !== 0;
@@ -39,14 +39,9 @@ function writeBase(base: number): Execute {
 }
 
 const swapgs: Execute = (cpu) => {
+  if (usesFred(cpu)) return raise(cpu, Vector.UD);
   if (cpu.cpl !== 0) return raiseWithCode(cpu, Vector.GP, 0);
-  const w = cpu.i32;
-  for (let word = 0; word < 2; word++) {
-    const base = w[GS_BASE + word] as number;
-    w[GS_BASE + word] = w[KERNEL_GS_BASE + word] as number;
-    w[KERNEL_GS_BASE + word] = base;
-  }
-  cpu.stateChanged();
+  exchangeGsBases(cpu);
   return Next.Sequential;
 };
 

@@ -1,25 +1,16 @@
 /** Software interrupts and exceptions (SDM vol. 2A: INT n, INT1, INT3, INTO). */
-import { EventType, identifyEvent } from '../event.ts';
-import { deliver } from '../events.ts';
+import { EventType } from '../event.ts';
+import { deliverSoftware } from '../events.ts';
 import { raiseWithCode, Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
-import { type Execute, type Instruction, Next } from '../instruction.ts';
-import { retreat } from '../instruction-pointer.ts';
+import { type Execute, Next } from '../instruction.ts';
 import { Redirection, redirectionOf } from '../interrupt-vectors.ts';
 import { Mode } from '../mode.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
-import type { Processor } from '../processor.ts';
 import { RFLAGS } from '../registers.ts';
 
 const IOPL = 3 << RFLAGS.IOPL;
 const OF = 1 << RFLAGS.OF;
-
-/** Delivers the event with RIP at the instruction: what delivery meets is a fault there. */
-function software(cpu: Processor, i: Instruction, type: EventType, vector: number): Next {
-  retreat(cpu, i.length);
-  deliver(cpu, identifyEvent(type, vector), 0, i.length);
-  return Next.Settled;
-}
 
 /** In virtual-8086 mode with IOPL below 3 only what is redirected to the 16-bit vectors may happen. */
 const int: Execute = (cpu, i) => {
@@ -29,15 +20,17 @@ const int: Execute = (cpu, i) => {
     if (redirection === Redirection.Fault) return Next.Fault;
     if (redirection === Redirection.ToGates) return raiseWithCode(cpu, Vector.GP, 0);
   }
-  return software(cpu, i, EventType.SoftwareInterrupt, vector);
+  return deliverSoftware(cpu, i, EventType.SoftwareInterrupt, vector);
 };
 
-const int1: Execute = (cpu, i) => software(cpu, i, EventType.PrivilegedSoftwareException, Vector.DB);
+const int1: Execute = (cpu, i) => deliverSoftware(cpu, i, EventType.PrivilegedSoftwareException, Vector.DB);
 
-const int3: Execute = (cpu, i) => software(cpu, i, EventType.SoftwareException, Vector.BP);
+const int3: Execute = (cpu, i) => deliverSoftware(cpu, i, EventType.SoftwareException, Vector.BP);
 
 const into: Execute = (cpu, i) =>
-  (materialise(cpu) & OF) !== 0 ? software(cpu, i, EventType.SoftwareException, Vector.OF) : Next.Sequential;
+  (materialise(cpu) & OF) !== 0
+    ? deliverSoftware(cpu, i, EventType.SoftwareException, Vector.OF)
+    : Next.Sequential;
 
 export const SOFTWARE_INTERRUPT_ROWS: readonly OpcodeRow[] = [
   { opcode: 'CD', mnemonic: 'INT', operands: 'Ib', execute: int, ends: true },

@@ -4,11 +4,12 @@
  * (§34.14).
  */
 import { Attention } from '../attention.ts';
+import { Rights } from '../descriptor.ts';
 import { shutDown } from '../events.ts';
 import { materialise } from '../flags.ts';
 import { eferReserved } from '../msr-catalogue.ts';
 import type { Processor } from '../processor.ts';
-import { CR0, CR4, EFER, Register, SEGMENT_NAMES } from '../registers.ts';
+import { CR0, CR4, EFER, Register, RFLAGS, SEGMENT_NAMES } from '../registers.ts';
 import { loadRegisters, SaveArea, storeRegisters } from './save-map.ts';
 
 /** The state-save area and the first instruction lie at this offset from SMBASE. */
@@ -160,5 +161,15 @@ function isConsistent(cpu: Processor): boolean {
   if (has(cr0, CR0.NW) && !has(cr0, CR0.CD)) return false;
   if (lma && !has(cr4, CR4.PAE)) return false;
   if (has(cr4, CR4.PCIDE) && !lma) return false;
+  if (has(cr4, CR4.FRED) && !isConsistentWithFred(cpu, lma)) return false;
   return !has(cr4, CR4.CET) || has(cr0, CR0.WP);
+}
+
+/** With FRED there are CPL 0 in 64-bit mode and CPL 3 with IOPL 0 (SDM §34.3.2). */
+function isConsistentWithFred(cpu: Processor, lma: boolean): boolean {
+  const rights = (register: 'CS' | 'SS') => cpu.i32[2 * Register[`${register}.accessRights`]] as number;
+  const cpl = (rights('SS') >> 5) & 3;
+  if (!lma || cpl === 1 || cpl === 2) return false;
+  if (cpl === 0) return (rights('CS') & Rights.L) !== 0;
+  return ((cpu.i32[2 * Register.RFLAGS] as number) & (3 << RFLAGS.IOPL)) === 0;
 }

@@ -31,7 +31,6 @@ export const NOT_RUNNING = {
   cetIndirectBranchTracking: [false, 'indirect branches are not tracked'],
   userInterrupts: [false, 'user interrupts are not delivered'],
   architecturalLbrs: [false, 'branches are not recorded'],
-  fred: [false, 'events are delivered through the IDT alone'],
   specCtrlBits: [0, 'nothing is executed speculatively'],
   generalPurposeCounters: [0, PERFORMANCE],
   fixedCounters: [0, PERFORMANCE],

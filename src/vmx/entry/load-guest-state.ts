@@ -241,6 +241,7 @@ export function loadNonRegisterState(
         errorCode: fields[2 * F.injectedEventErrorCode] as number,
         instructionLength: fields[2 * F.vmEntryInstructionLength] as number,
         data: copy.quads[F.injectedEventData] as bigint,
+        blockedBySti: (interruptibility & 1) !== 0,
       }
     : undefined;
   vmx.vpid = controls.isOn(ENABLE_VPID) ? (fields[2 * F.vpid] as number) : 0;

@@ -9,6 +9,7 @@ import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { processesNotification } from '../apic/apic-events.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
+import { usesFred } from '../exit/defined-information.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import { TaskSwitchSource } from '../exit/qualifications.ts';
@@ -36,18 +37,22 @@ function bitmapExits(copy: ProcessorCopy, vector: number, errorCode: number): bo
 }
 
 /** The event whose delivery is under way, as exits report it (SDM §30.2.4). */
-function originalEvent(p: VmxProcessor): Pick<ExitRequest, 'originalEvent' | 'originalEventErrorCode'> {
+function originalEvent(
+  p: VmxProcessor,
+): Pick<ExitRequest, 'originalEvent' | 'originalEventErrorCode' | 'originalEventData'> {
   const { words } = p.cpu;
   const event = words[2 * Register.originalEvent] as number;
   if (event === 0) return {};
-  if ((event & HAS_ERROR_CODE) === 0) return { originalEvent: event };
   return {
     originalEvent: event,
-    originalEventErrorCode: words[2 * Register.originalEventErrorCode] as number,
+    ...((event & HAS_ERROR_CODE) !== 0 && {
+      originalEventErrorCode: words[2 * Register.originalEventErrorCode] as number,
+    }),
+    ...(usesFred(p) && { originalEventData: p.cpu.quads[Register.originalEventData] as bigint }),
   };
 }
 
-/** Length of the instruction that caused the event whose delivery is under way: INT n, INT1, INT3, INTO. */
+/** Length of the instruction that caused the event whose delivery is under way: INT n, INT1, INT3, INTO, SYSCALL, SYSENTER. */
 function originalLength(p: VmxProcessor): Pick<ExitRequest, 'instructionLength'> {
   const { words } = p.cpu;
   const event = words[2 * Register.originalEvent] as number;
@@ -58,7 +63,10 @@ function originalLength(p: VmxProcessor): Pick<ExitRequest, 'instructionLength'>
 /** What an exit says of the event whose delivery met its cause, if one is under way. */
 export function eventUnderDelivery(
   p: VmxProcessor,
-): Pick<ExitRequest, 'originalEvent' | 'originalEventErrorCode' | 'instructionLength' | 'resumeFlag'> {
+): Pick<
+  ExitRequest,
+  'originalEvent' | 'originalEventErrorCode' | 'originalEventData' | 'instructionLength' | 'resumeFlag'
+> {
   const { words } = p.cpu;
   if (words[2 * Register.originalEvent] === 0) return {};
   const hasResumeFlag = ((words[2 * Register.originalEventFlags] as number) & RF) !== 0;

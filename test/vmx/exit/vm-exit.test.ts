@@ -128,7 +128,13 @@ describe('recording (SDM §30.2)', () => {
     const options = { registers: { CR4: 0x1_0000_2020n } };
     const p = guestProcessor(options);
     const identification = exception(13, EVENT_ERROR_CODE);
-    p.vmx.injectedEvent = { identification, errorCode: 0x52, instructionLength: 0, data: 0x77n };
+    p.vmx.injectedEvent = {
+      identification,
+      errorCode: 0x52,
+      instructionLength: 0,
+      data: 0x77n,
+      blockedBySti: false,
+    };
     performExit(p, { reason: 48, originalEvent: identification });
     expect(p.field('originalEventIdentification')).toBe(BigInt(identification));
     expect(p.field('originalEventErrorCode')).toBe(0x52n);
@@ -136,13 +142,25 @@ describe('recording (SDM §30.2)', () => {
 
     const q = guestProcessor({ fields: { originalEventData: 5n } });
     const int3 = event(EventType.SoftwareException, 3);
-    q.vmx.injectedEvent = { identification: int3, errorCode: 0, instructionLength: 4, data: 0x77n };
+    q.vmx.injectedEvent = {
+      identification: int3,
+      errorCode: 0,
+      instructionLength: 4,
+      data: 0x77n,
+      blockedBySti: false,
+    };
     performExit(q, { reason: 48, originalEvent: int3 });
     expect(q.field('vmExitInstructionLength')).toBe(4n);
     expect(q.field('originalEventData')).toBe(5n);
 
     const other = guestProcessor({ fields: { originalEventErrorCode: 5n } });
-    other.vmx.injectedEvent = { identification: int3, errorCode: 9, instructionLength: 4, data: 0n };
+    other.vmx.injectedEvent = {
+      identification: int3,
+      errorCode: 9,
+      instructionLength: 4,
+      data: 0n,
+      blockedBySti: false,
+    };
     performExit(other, { reason: 48, originalEvent: exception(6) });
     expect(other.field('originalEventErrorCode')).toBe(5n);
   });
