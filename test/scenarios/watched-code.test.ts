@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import type { ControlId } from '../../src/vmcs/controls.ts';
 import { assemble } from '../support/assemble.ts';
 import { guestMachine, HOST } from '../support/guest.ts';
 import { vmcsRegion, vmxonRegion } from '../support/machine.ts';
@@ -36,5 +37,28 @@ describe('ordinary accesses by executing code (SDM §27.11.1, §27.11.5)', () =>
     expect(machine.stoppedAt?.id).toBe('vmcs.memory-write');
     expect(machine.memory.read32(address)).toBe(before);
     expect(cpu.get('RAX')).not.toBe(5n);
+  });
+});
+
+describe('stores by executing code to structures of a running guest (SDM §27.11.4)', () => {
+  const BITMAP = 0x8_0000;
+  const inUse = (code: string, controls: readonly ControlId[]) => {
+    const machine = guestMachine(`${code}\nvmcall`, {
+      controls,
+      fields: { msrBitmapAddress: BigInt(BITMAP), vmExitMsrLoadAddress: BigInt(BITMAP) },
+    });
+    const before = machine.hazardCount;
+    machine.cpu(0).run(3);
+    return machine.hazards.slice(before).map(({ id, address }) => [id, address]);
+  };
+  const store = `mov ecx, ${BITMAP}\nmov dword ptr [rcx + 8], 1`;
+
+  it('are reported', () => {
+    expect(inUse(store, ['proc.useMsrBitmaps'])).toEqual([['structure.modified-in-use', BITMAP]]);
+  });
+
+  it('are not if the structure is not in use, nor loads', () => {
+    expect(inUse(store, [])).toEqual([]);
+    expect(inUse(`mov ecx, ${BITMAP}\nmov eax, [rcx + 8]`, ['proc.useMsrBitmaps'])).toEqual([]);
   });
 });

@@ -11,6 +11,7 @@ import { LaunchState } from '../../vmcs/region.ts';
 import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import { failEntry } from '../exit/vm-exit.ts';
+import { watchStructures } from '../hazards/memory-access.ts';
 import type { InstructionError } from '../instruction-errors.ts';
 import { loadMsrArea } from '../msr-area.ts';
 import { type Outcome, STOPPED_AT_HAZARD, VM_ENTRY } from '../outcome.ts';
@@ -145,6 +146,7 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
   }
   // Which fields are used depends on the controls, and nothing else can un-write a field.
   if (copy.unverified === 0) return false;
+  watchStructures(p, copy);
   const record = hazards.region(copy.address);
   for (const slot of usedFields(p, copy)) {
     if (copy.written[slot] !== 0) continue;

@@ -6,6 +6,7 @@ import { PAGE_SIZE } from '../../bits/address.ts';
 import type { ControlId } from '../../vmcs/controls.ts';
 import { FIELD_COUNT, FIELDS, Field, type FieldName } from '../../vmcs/fields.ts';
 import { REVISION_OFFSET } from '../../vmcs/layout.ts';
+import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import type { HazardMonitor } from './hazard-monitor.ts';
@@ -24,6 +25,9 @@ const STRUCTURES = (
     ['highPasidDirectoryAddress', PAGE_SIZE, 'proc2.pasidTranslation'],
   ] as const satisfies readonly (readonly [FieldName, number, ControlId])[]
 ).map(([field, size, control]) => ({ slot: Field[field], size, control: controlRef(control) }));
+
+/** Of longer structures, which no recommended count allows, only so many bytes are watched. */
+const MOST_WATCHED = 0x10_0000;
 
 const IPI_VIRTUALIZATION = controlRef('proc3.ipiVirtualization');
 
@@ -98,6 +102,30 @@ function reportRegion(
   return monitor.report('vmcs.memory-write', cpu, kind, region, `a store writes the data of ${on}`);
 }
 
+/** Sees each structure that `copy` puts to use while a guest runs: slot of its pointer, bytes. */
+function eachStructure(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  see: (slot: number, size: number) => void,
+): void {
+  for (const { slot, size, control } of STRUCTURES) {
+    if (isOn(copy, p.capabilities, control)) see(slot, size);
+  }
+  if (isOn(copy, p.capabilities, IPI_VIRTUALIZATION)) {
+    see(Field.pidPointerTableAddress, 8 * ((copy.words[2 * Field.lastPidPointerIndex] as number) + 1));
+  }
+  for (const { slot, count } of MSR_AREAS) see(slot, 16 * (copy.words[2 * count] as number));
+}
+
+/** Lets stores of executing code to the structures of a VMCS be seen; asked before VM entry. */
+export function watchStructures(p: VmxProcessor, copy: ProcessorCopy): void {
+  eachStructure(p, copy, (slot, size) => {
+    const start = Number(copy.quads[slot] as bigint);
+    const end = start + Math.min(size, MOST_WATCHED);
+    for (let page = start - (start % PAGE_SIZE); page < end; page += PAGE_SIZE) p.hazards.watch(page);
+  });
+}
+
 function reportStructures(
   monitor: HazardMonitor,
   units: readonly VmxProcessor[],
@@ -116,13 +144,7 @@ function reportStructures(
       const detail = `a store modifies what "${name}" of the guest running on CPU ${unit.cpu.index} points to`;
       stops = monitor.report('structure.modified-in-use', cpu, 'store', start, detail) || stops;
     };
-    for (const { slot, size, control } of STRUCTURES) {
-      if (isOn(copy, unit.capabilities, control)) report(slot, size);
-    }
-    if (isOn(copy, unit.capabilities, IPI_VIRTUALIZATION)) {
-      report(Field.pidPointerTableAddress, 8 * ((copy.words[2 * Field.lastPidPointerIndex] as number) + 1));
-    }
-    for (const { slot, count } of MSR_AREAS) report(slot, 16 * (copy.words[2 * count] as number));
+    eachStructure(unit, copy, report);
   }
   return stops;
 }
