@@ -13,6 +13,7 @@ import type { Processor } from './processor.ts';
 import { CR4, Register, RFLAGS } from './registers.ts';
 import { initialise, startUp } from './reset.ts';
 import { enterSmm } from './smm/system-management.ts';
+import { deliverUserInterrupt, isUserInterruptDue, isUserInterruptNotification } from './user-interrupts.ts';
 import { BoundaryStage } from './vmx-port.ts';
 
 const ATTENTION = 2 * Register.attention;
@@ -29,6 +30,7 @@ const SMI_PENDING = 2 * Register.smiPending;
 const BLOCKING_BY_SMI = 2 * Register.blockingBySmi;
 const INIT_PENDING = 2 * Register.initPending;
 const SIPI_PENDING = 2 * Register.sipiPending;
+const USER_INTERRUPT_PENDING = 2 * Register.userInterruptPending;
 const IN_SMM = 2 * Register.inSmm;
 const ACTIVITY = 2 * Register.activityState;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
@@ -101,6 +103,7 @@ function isUneventful(cpu: Processor): boolean {
     (w[SIPI_PENDING] as number) |
     (w[SMI_PENDING] as number) |
     (w[NMI_PENDING] as number) |
+    (w[USER_INTERRUPT_PENDING] as number) |
     (w[PENDING_DEBUG] as number);
   const holding =
     (w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number) | (w[ACTIVITY] as number);
@@ -122,7 +125,10 @@ function attentionOf(cpu: Processor): Attention {
   // handler holds back, when these change.
   if (
     why & Attention.Blocking &&
-    (w[NMI_PENDING] !== 0 || w[SMI_PENDING] !== 0 || cpu.interrupts.requested())
+    (w[NMI_PENDING] !== 0 ||
+      w[SMI_PENDING] !== 0 ||
+      w[USER_INTERRUPT_PENDING] !== 0 ||
+      cpu.interrupts.requested())
   )
     why |= Attention.Event;
   if (w[ACTIVITY] !== Activity.Active) why |= Attention.Inactive;
@@ -146,6 +152,7 @@ function takesEvent(cpu: Processor, asksPort: boolean): boolean {
     takesNmi(cpu) ||
     (asksPort && vmxHas(cpu, BoundaryStage.BeforeInterrupts)) ||
     takesInterrupt(cpu) ||
+    takesUserInterrupt(cpu) ||
     takesInstructionBreakpoint(cpu)
   );
 }
@@ -241,7 +248,16 @@ function takesInterrupt(cpu: Processor): boolean {
   if (isShut(cpu) || isBlocked(cpu) || !cpu.interrupts.requested()) return false;
   if (cpu.nonRoot && cpu.vmxPort.exitsOnExternalInterrupt()) return true;
   if (((w[RFLAGS_LOW] as number) & IF) === 0) return false;
-  takeEvent(cpu, EventType.ExternalInterrupt, cpu.interrupts.acknowledge());
+  const vector = cpu.interrupts.acknowledge();
+  // What is delivered then is what was posted (events.ts).
+  if (isUserInterruptNotification(cpu, vector)) cpu.localApic.writeEoi();
+  takeEvent(cpu, EventType.ExternalInterrupt, vector);
+  return true;
+}
+
+function takesUserInterrupt(cpu: Processor): boolean {
+  if (!isUserInterruptDue(cpu)) return false;
+  if (!deliverUserInterrupt(cpu)) deliverFault(cpu);
   return true;
 }
 

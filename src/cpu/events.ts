@@ -25,6 +25,7 @@ import { deliverRedirected, deliverThroughVector, Redirection, redirectionOf } f
 import { Mode } from './mode.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
+import { isUserInterruptNotification, processUserInterruptNotification } from './user-interrupts.ts';
 
 const FAULT = 2 * Register.fault;
 const FAULT_CODE = 2 * Register.faultErrorCode;
@@ -151,9 +152,15 @@ function begin(cpu: Processor, event: number, errorCode: number, instructionLeng
   // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3), with FRED no event.
   if (!isSoftwareEvent(event) || usesFred(cpu)) w[PENDING_DEBUG] = 0;
   w[BLOCKING_BY_MOV_SS] = 0;
-  w[ACTIVITY] = 0;
+  // After a notification the processor halts again.
+  if (!isNotification(cpu, event)) w[ACTIVITY] = 0;
   if (eventType(event) === EventType.Nmi) w[BLOCKING_BY_NMI] = 1;
   cpu.stateChanged();
+}
+
+function isNotification(cpu: Processor, event: number): boolean {
+  if (eventType(event) !== EventType.ExternalInterrupt) return false;
+  return isUserInterruptNotification(cpu, eventVector(event));
 }
 
 /** RF in the image of RFLAGS: 1 for faults but instruction breakpoints (SDM vol. 3B §19.3.1.1). */
@@ -316,6 +323,7 @@ export function shutDown(cpu: Processor): void {
 function deliverOnce(cpu: Processor): boolean {
   const w = cpu.i32;
   const event = w[EVENT] as number;
+  if (isNotification(cpu, event)) return processUserInterruptNotification(cpu);
   setReturnAddress(cpu, returnsBehindInstruction(event) ? (w[EVENT_LENGTH] as number) : 0);
   w[EXTERNAL] = isSoftwareEvent(event) ? 0 : 1;
   let delivered: boolean;

@@ -85,6 +85,7 @@ export function specCtrlReserved(features: CpuidFeatures): bigint {
 
 const cet = (f: CpuidFeatures) => f.cetShadowStack || f.cetIndirectBranchTracking;
 const shadowStack = (f: CpuidFeatures) => f.cetShadowStack;
+const userInterrupts = (f: CpuidFeatures) => f.userInterrupts;
 const fred = (f: CpuidFeatures) => f.fred;
 const intel64 = (f: CpuidFeatures) => f.intel64;
 const cetRules: RowOptions = {
@@ -129,7 +130,12 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x6e0, 'IA32_TSC_DEADLINE', { exists: (f) => f.tscDeadline }),
   msr(0x6e1, 'IA32_PKRS', { exists: (f) => f.supervisorProtectionKeys, reserved: HIGH_32 }),
   msr(0x982, 'IA32_TME_ACTIVATE', { exists: (f) => f.totalMemoryEncryption }),
-  msr(0x988, 'IA32_UINTR_MISC', { exists: (f) => f.userInterrupts, reserved: mask(63, 40) }),
+  msr(0x985, 'IA32_UINTR_RR', { exists: userInterrupts }),
+  msr(0x986, 'IA32_UINTR_HANDLER', { exists: userInterrupts, canonical: true }),
+  msr(0x987, 'IA32_UINTR_STACKADJUST', { exists: userInterrupts, reserved: mask(2, 1), canonical: true }),
+  msr(0x988, 'IA32_UINTR_MISC', { exists: userInterrupts, reserved: mask(63, 40) }),
+  msr(0x989, 'IA32_UINTR_PD', { exists: userInterrupts, reserved: mask(5, 0), canonical: true }),
+  msr(0x98a, 'IA32_UINTR_TT', { exists: userInterrupts, reserved: mask(3, 1), canonical: true }),
   msr(0xd90, 'IA32_BNDCFGS', { exists: (f) => f.mpx, reserved: BNDCFGS_RESERVED, canonical: true }),
   msr(0xda0, 'IA32_XSS', { exists: (f) => f.xsaves, reserved: xssReserved }),
   msr(0x14ce, 'IA32_LBR_CTL', { exists: (f) => f.architecturalLbrs, reserved: LBR_CTL_RESERVED }),

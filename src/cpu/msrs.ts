@@ -18,6 +18,7 @@ export const IA32_EFER_INDEX = 0xc000_0080;
 export const IA32_APIC_BASE = 0x1b;
 export const IA32_TSC_DEADLINE = 0x6e0;
 const IA32_TIME_STAMP_COUNTER = 0x10;
+const IA32_UINTR_RR = 0x985;
 
 /** What RDMSR and WRMSR need of a processor. */
 export interface MsrBearer {
@@ -104,6 +105,8 @@ export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAcces
   } else {
     cpu.quads[slot] = value & ~ignored;
     if (isApicMsr(index)) cpu.localApic.msrWritten(index, old);
+    // A pending user interrupt is recognised, or no longer is.
+    if (index === IA32_UINTR_RR) cpu.quads[Register.userInterruptPending] = value === 0n ? 0n : 1n;
   }
   return 'ok';
 }

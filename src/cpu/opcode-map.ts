@@ -32,6 +32,7 @@ import { SEGMENT_REGISTER_ROWS } from './instructions/segment-registers.ts';
 import { SHIFT_ROWS } from './instructions/shift.ts';
 import { SOFTWARE_INTERRUPT_ROWS } from './instructions/software-interrupts.ts';
 import { STRING_ROWS } from './instructions/string.ts';
+import { USER_INTERRUPT_ROWS } from './instructions/user-interrupts.ts';
 import { VMX_ROWS } from './instructions/vmx.ts';
 import { WAITING_ROWS } from './instructions/waiting.ts';
 import { OpcodeIndex } from './opcode-index.ts';
@@ -71,6 +72,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...SHIFT_ROWS,
   ...SOFTWARE_INTERRUPT_ROWS,
   ...STRING_ROWS,
+  ...USER_INTERRUPT_ROWS,
   ...VMX_ROWS,
   ...WAITING_ROWS,
 ];

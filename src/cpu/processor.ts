@@ -68,6 +68,7 @@ const SMI_PENDING = 2 * Register.smiPending;
 const INIT_PENDING = 2 * Register.initPending;
 const SIPI_PENDING = 2 * Register.sipiPending;
 const MACHINE_CHECK_PENDING = 2 * Register.machineCheckPending;
+const USER_INTERRUPT_PENDING = 2 * Register.userInterruptPending;
 const ACTIVITY = 2 * Register.activityState;
 const WAIT_FOR_SIPI = 3;
 const SS_RIGHTS = 2 * Register['SS.accessRights'];
@@ -277,8 +278,11 @@ export class Processor {
   /** Derives again what depends on RFLAGS.AC, CR0.AM and the CPL. */
   updateAccessClass(): void {
     const ac = ((this.words[RFLAGS_LOW] as number) & (1 << RFLAGS.AC)) !== 0;
-    if (this.cpl === 3) this.accessClass = AccessClass.User;
-    else this.accessClass = ac ? AccessClass.SupervisorWithAc : AccessClass.Supervisor;
+    if (this.cpl === 3) {
+      this.accessClass = AccessClass.User;
+      // At other privilege levels it is not delivered.
+      if (this.words[USER_INTERRUPT_PENDING] !== 0) this.requestAttention(Attention.Event);
+    } else this.accessClass = ac ? AccessClass.SupervisorWithAc : AccessClass.Supervisor;
     this.addressRules = addressRules(this, this.accessClass);
     this.alignmentChecked = ac && this.cpl === 3 && ((this.words[CR0_LOW] as number) & (1 << CR0.AM)) !== 0;
   }
@@ -355,6 +359,7 @@ export class Processor {
 
   /** WRMSR at CPL 0: `ok`, or the reason for #GP(0). */
   writeMsr(index: number, value: bigint): MsrAccess {
+    this.requestAttention();
     return writeMsr(this, index, value);
   }
 }

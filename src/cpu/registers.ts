@@ -43,6 +43,8 @@ const SYSTEM = [
   'DR6',
   'DR7',
   'XCR0',
+  /** User-interrupt flag: 0 or 1. */
+  'UIF',
   'PDPTE0',
   'PDPTE1',
   'PDPTE2',
@@ -74,6 +76,11 @@ const MSRS = [
   'IA32_INTERRUPT_SSP_TABLE_ADDR',
   'IA32_PKRS',
   'IA32_UINTR_MISC',
+  'IA32_UINTR_RR',
+  'IA32_UINTR_HANDLER',
+  'IA32_UINTR_STACKADJUST',
+  'IA32_UINTR_PD',
+  'IA32_UINTR_TT',
   'IA32_FRED_CONFIG',
   'IA32_FRED_RSP0',
   'IA32_FRED_RSP1',
@@ -220,6 +227,10 @@ const WORKING = [
   /** 1 while a start-up IPI is latched; the other half is its vector. */
   'sipiPending',
   'machineCheckPending',
+  /** 1 while a user interrupt is recognised as pending. */
+  'userInterruptPending',
+  /** 1 while a user interrupt is delivered: its accesses are not those of an instruction. */
+  'userInterruptDelivery',
   /** 1 while an IRET executes that ended blocking by NMI, and VM exits that it causes report it. */
   'unblockedByIret',
 ] as const;

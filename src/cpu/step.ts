@@ -148,7 +148,7 @@ function settle(cpu: Processor, i: Instruction, next: Next): void {
   }
 }
 
-const BRANCHES = /^(J|LOOP|CALL|RET|IRET|ERET|SYS)/;
+const BRANCHES = /^(J|LOOP|CALL|RET|IRET|UIRET|ERET|SYS)/;
 
 /** Whether the instruction is one that IA32_DEBUGCTL.BTF calls a branch; asked only while single-stepping. */
 function isBranch(i: Instruction): boolean {

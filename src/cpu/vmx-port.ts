@@ -57,6 +57,11 @@ export interface VmxPort {
   /** In VMX non-root operation: ticks that a virtual delay of TPAUSE or UMWAIT takes (SDM §28.3). */
   physicalDelay(virtual: bigint): bigint;
   /**
+   * In VMX non-root operation: SENDUIPI notifies the APIC ID `destination` with `vector`; false if it does so by
+   * an ordinary IPI (SDM §32.7).
+   */
+  virtualizesSenduipi(vector: number, destination: number): boolean;
+  /**
    * Performs the VM exit that an instruction asked for (Next.VmExit) or that an access came to
    * (`raiseVmExit`); RIP is that of the instruction, or what an event being delivered would save.
    */
@@ -138,6 +143,7 @@ export const NO_VMX: VmxPort = {
   readSpecialTpr: () => -1,
   writeSpecialTpr: () => false,
   physicalDelay: (virtual) => virtual,
+  virtualizesSenduipi: () => false,
   exitPending: () => {},
   loadVirtualApic: () => true,
   storeVirtualApic: () => true,

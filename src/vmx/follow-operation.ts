@@ -5,6 +5,7 @@
 import { Attention } from '../cpu/attention.ts';
 import { abandonDelivery } from '../cpu/events.ts';
 import { forgetEverything } from '../cpu/paging.ts';
+import { recogniseAfterTransition } from '../cpu/user-interrupts.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import { controlsOf } from './effective-controls.ts';
 import { ENABLE_EPT } from './ept/ept-settings.ts';
@@ -35,6 +36,7 @@ export function operationChanged(p: Translating): void {
   }
   abandonDelivery(cpu);
   followOperation(p);
+  recogniseAfterTransition(cpu);
   // Before the first instruction of a guest comes what VM entry injected or left pending.
   cpu.requestAttention(cpu.portAsks ? ENTERED : LOOKUP);
 }

@@ -3,14 +3,16 @@
  * non-root operation, with the rules of `intercepts/`. Exits that rules ask for are performed here.
  */
 import { takeEvent } from '../cpu/boundary.ts';
-import { EventType } from '../cpu/event.ts';
+import { EventType, eventType, eventVector } from '../cpu/event.ts';
 import { deliverInjected } from '../cpu/events.ts';
 import { raiseVmExit } from '../cpu/exceptions.ts';
 import type { Instruction, Next } from '../cpu/instruction.ts';
 import type { Enabling, Intercept, VmxInstruction } from '../cpu/intercept.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { Processor } from '../cpu/processor.ts';
+import { Register } from '../cpu/registers.ts';
 import type { Access } from '../cpu/tlb.ts';
+import { isUserInterruptNotification } from '../cpu/user-interrupts.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
 import { accessExit, loadRegister, readExit, storeRegister, writeExit } from './apic/access-page.ts';
 import { apicExitBeforeEvents, takeVirtualInterrupt } from './apic/apic-events.ts';
@@ -30,6 +32,8 @@ import { executeDecoded } from './instructions/decoded.ts';
 import * as events from './intercepts/event-exits.ts';
 import { NonRootOperation } from './intercepts/non-root.ts';
 import type { VmxUnit } from './vmx-unit.ts';
+
+const ACTIVITY = 2 * Register.activityState;
 
 export class UnitPort implements VmxPort {
   private readonly unit: VmxUnit;
@@ -110,6 +114,10 @@ export class UnitPort implements VmxPort {
 
   writeSpecialMsr(index: number, value: bigint): MsrAccess | undefined {
     return this.nonRoot.writeSpecialMsr(index, value);
+  }
+
+  virtualizesSenduipi(vector: number, destination: number): boolean {
+    return this.nonRoot.virtualizesSenduipi(vector, destination);
   }
 
   // Accesses to the APIC-access page.
@@ -224,7 +232,12 @@ export class UnitPort implements VmxPort {
     const { vmx, cpu } = this.unit;
     const { injectedEvent } = vmx;
     if (injectedEvent === undefined) return false;
-    const { identification, errorCode, instructionLength, data, blockedBySti } = injectedEvent;
+    const { identification, errorCode, instructionLength, activity, data, blockedBySti } = injectedEvent;
+    // With a user-interrupt notification the guest stays in the activity state of its VMCS.
+    const isExternal = eventType(identification) === EventType.ExternalInterrupt;
+    if (isExternal && isUserInterruptNotification(cpu, eventVector(identification))) {
+      cpu.i32[ACTIVITY] = activity;
+    }
     deliverInjected(
       cpu,
       identification | 0,

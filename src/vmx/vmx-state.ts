@@ -28,6 +28,8 @@ export interface InjectedEvent {
   /** Injected-event error code; meaningful if bit 11 of the identification is 1. */
   readonly errorCode: number;
   readonly instructionLength: number;
+  /** Activity state of the guest, which counts for user-interrupt notifications alone (SDM §29.6.1). */
+  readonly activity: number;
   /** Injected-event data; meaningful with FRED delivery. */
   readonly data: bigint;
   /** The guest's blocking by STI, which FRED delivery saves. */

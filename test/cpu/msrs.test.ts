@@ -188,7 +188,39 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
     ['IA32_TSC_DEADLINE', 0x6e0, [0n, U64_MAX], []],
     ['IA32_PKRS', 0x6e1, [0xffff_ffffn], [[at(32), R]]],
     ['IA32_TME_ACTIVATE', 0x982, [3n], []],
+    ['IA32_UINTR_RR', 0x985, [0n, U64_MAX], []],
+    ['IA32_UINTR_HANDLER', 0x986, [1n, LA57], [[WILD, C]]],
+    [
+      'IA32_UINTR_STACKADJUST',
+      0x987,
+      [9n, LA57],
+      [
+        [2n, R],
+        [4n, R],
+        [WILD, C],
+      ],
+    ],
     ['IA32_UINTR_MISC', 0x988, [0xff_ffff_ffffn], [[at(40), R]]],
+    [
+      'IA32_UINTR_PD',
+      0x989,
+      [0x40n, LA57],
+      [
+        [1n, R],
+        [0x20n, R],
+        [WILD, C],
+      ],
+    ],
+    [
+      'IA32_UINTR_TT',
+      0x98a,
+      [0x11n, LA57],
+      [
+        [2n, R],
+        [8n, R],
+        [WILD, C],
+      ],
+    ],
     [
       'IA32_BNDCFGS',
       0xd90,
@@ -325,7 +357,7 @@ describe('existence follows CPUID', () => {
     ['TSC deadline', { tscDeadline: false }, [0x6e0]],
     ['PKS', { supervisorProtectionKeys: false }, [0x6e1]],
     ['TME', { totalMemoryEncryption: false }, [0x982]],
-    ['user interrupts', { userInterrupts: false }, [0x988]],
+    ['user interrupts', { userInterrupts: false }, [0x985, 0x986, 0x987, 0x988, 0x989, 0x98a]],
     ['MPX', { mpx: false }, [0xd90]],
     ['XSAVES', { xsaves: false }, [0xda0]],
     ['LBRs', { architecturalLbrs: false }, [0x14ce]],

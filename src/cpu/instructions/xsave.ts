@@ -1,7 +1,8 @@
 /**
  * XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS (SDM vol. 1 §13.7 to §13.12) for x87 and SSE state, which
- * are at the same place in both formats, for PKRU and for CET state. DEVIATION(supervisor-state): other supervisor
- * state components are always saved as in their initial configuration, and not restored.
+ * are at the same place in both formats, for PKRU, CET and user-interrupt state.
+ * DEVIATION(supervisor-state): other supervisor state components are always saved as in their initial
+ * configuration, and not restored.
  */
 
 import { PKRU_COMPONENT, PKRU_OFFSET, standardBytes } from '../cpuid-leaves.ts';
@@ -30,6 +31,7 @@ import { operandAddress } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
 import { CR0, CR4, Register } from '../registers.ts';
 import { Access } from '../tlb.ts';
+import { recogniseUserInterrupts } from '../user-interrupts.ts';
 import { INITIAL_FCW, initialise } from '../x87-state.ts';
 
 const CR0_LOW = 2 * Register.CR0;
@@ -40,6 +42,9 @@ const RAX = 2 * Register.RAX;
 const LINEAR = 2 * Register.linear;
 const MXCSR = 2 * Register.MXCSR;
 const XMM = 2 * Register.XMM0;
+const { UIF } = Register;
+/** UINV is IA32_UINTR_MISC[39:32]. */
+const UINV = 2 * Register.IA32_UINTR_MISC + 1;
 const FPR = 2 * Register['FPR0.significand'];
 const INITIAL_MXCSR = 0x1f80;
 
@@ -47,6 +52,8 @@ const INITIAL_MXCSR = 0x1f80;
 const X87 = 1;
 const SSE = 2;
 const PKRU = 1 << PKRU_COMPONENT;
+const USER_INTERRUPTS = 1 << 14;
+const UINTR_MISC = 0x988;
 /** Components behind the header by number: bytes in the compacted format, and the registers of those held here. */
 const EXTENDED = [
   { bit: 1 << 8, bytes: 128, slots: [], msrs: [] },
@@ -58,7 +65,19 @@ const EXTENDED = [
     slots: [Register.IA32_PL0_SSP, Register.IA32_PL1_SSP, Register.IA32_PL2_SSP],
     msrs: [0x6a4, 0x6a5, 0x6a6],
   },
-  { bit: 1 << 14, bytes: 48, slots: [], msrs: [] },
+  {
+    bit: USER_INTERRUPTS,
+    bytes: 48,
+    slots: [
+      Register.IA32_UINTR_HANDLER,
+      Register.IA32_UINTR_STACKADJUST,
+      Register.IA32_UINTR_MISC,
+      Register.IA32_UINTR_PD,
+      Register.IA32_UINTR_RR,
+      Register.IA32_UINTR_TT,
+    ],
+    msrs: [0x986, 0x987, UINTR_MISC, 0x989, 0x985, 0x98a],
+  },
   { bit: 1 << 15, bytes: 808, slots: [], msrs: [] },
 ] as const;
 
@@ -106,6 +125,18 @@ function isZero(cpu: Processor, from: number, end: number): boolean {
   return true;
 }
 
+/** What a supervisor component has of a register: UIF is bit 63 beside IA32_UINTR_MISC (SDM vol. 1 §13.5.11). */
+function supervisorValue(cpu: Processor, slot: number): bigint {
+  const value = cpu.quads[slot] as bigint;
+  return slot === Register.IA32_UINTR_MISC ? value | ((cpu.quads[UIF] as bigint) << 63n) : value;
+}
+
+function setSupervisorValue(cpu: Processor, slot: number, value: bigint): void {
+  const isMisc = slot === Register.IA32_UINTR_MISC;
+  if (isMisc) cpu.quads[UIF] = value >> 63n;
+  cpu.quads[slot] = isMisc ? BigInt.asUintN(63, value) : value;
+}
+
 /** XINUSE: components that are not in their initial configuration. MXCSR does not count. */
 function inUse(cpu: Processor): number {
   const w = cpu.i32;
@@ -114,7 +145,7 @@ function inUse(cpu: Processor): number {
   const x87 = control && empty && isZero(cpu, FPR, FPR + 32) ? 0 : X87;
   const sse = isZero(cpu, XMM, XMM + 4 * vectorRegisters(cpu)) ? 0 : SSE;
   return EXTENDED.reduce(
-    (used, { bit, slots }) => (slots.some((slot) => cpu.quads[slot] !== 0n) ? used | bit : used),
+    (used, { bit, slots }) => (slots.some((slot) => supervisorValue(cpu, slot) !== 0n) ? used | bit : used),
     x87 | sse,
   );
 }
@@ -186,11 +217,13 @@ function storeExtended(cpu: Processor, components: number, saved: number): void 
   let at = AREA_BYTES;
   for (const { bit, bytes, slots } of EXTENDED) {
     slots.forEach((slot, n) => {
-      image.setBigUint64(at + 8 * n, cpu.quads[slot] as bigint, true);
+      image.setBigUint64(at + 8 * n, supervisorValue(cpu, slot), true);
     });
     if (saved & bit) storeImage(cpu, at, at + bytes);
     if (components & bit) at += bytes;
   }
+  // Nothing is a notification while the state is in memory.
+  if (components & USER_INTERRUPTS) cpu.i32[UINV] = 0;
 }
 
 /** What data accesses may do depends on PKRU. */
@@ -207,21 +240,25 @@ function restoreExtended(cpu: Processor, rfbm: number, present: number): void {
     slots.forEach((slot, n) => {
       if (slot === Register.PKRU) {
         if (rfbm & bit) setPkru(cpu, present & bit ? image.getUint32(at, true) : 0);
-      } else if (present & bit) cpu.quads[slot] = image.getBigUint64(at + 8 * n, true);
-      else if (rfbm & bit) cpu.quads[slot] = 0n;
+      } else if (present & bit) setSupervisorValue(cpu, slot, image.getBigUint64(at + 8 * n, true));
+      else if (rfbm & bit) setSupervisorValue(cpu, slot, 0n);
     });
     if (components & bit) at += bytes;
   }
+  if (rfbm & USER_INTERRUPTS) recogniseUserInterrupts(cpu);
 }
 
-/** Whether the values of CET state that would be restored are ones that WRMSR takes. */
+/** Whether the values that would be restored are ones that WRMSR takes; user-interrupt state only while UINV is 0. */
 function hasValidSupervisor(cpu: Processor, present: number): boolean {
   const components = image.getInt32(At.XCOMP_BV, true);
+  if (present & USER_INTERRUPTS && ((cpu.i32[UINV] as number) & 0xff) !== 0) return false;
   let at = AREA_BYTES;
   for (const { bit, bytes, msrs } of EXTENDED) {
     for (let n = 0; n < msrs.length && present & bit; n++) {
-      const value = image.getBigUint64(at + 8 * n, true);
-      if (value !== 0n && checkMsrWrite(cpu, msrs[n] as number, value) !== 'ok') return false;
+      const index = msrs[n] as number;
+      const stored = image.getBigUint64(at + 8 * n, true);
+      const value = index === UINTR_MISC ? BigInt.asUintN(63, stored) : stored;
+      if (value !== 0n && checkMsrWrite(cpu, index, value) !== 'ok') return false;
     }
     if (components & bit) at += bytes;
   }

@@ -10,7 +10,7 @@ import { controlsOf } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import { ApicAccessType } from '../exit/qualifications.ts';
-import { eventUnderDelivery } from '../intercepts/event-exits.ts';
+import { asynchronousAccess, eventUnderDelivery } from '../intercepts/event-exits.ts';
 import { NO_APIC_WRITE, type VmxProcessor } from '../vmx-state.ts';
 import { apicControls, isReadVirtualized, isWriteVirtualized } from './access-classes.ts';
 import { noteApicWrite } from './apic-writes.ts';
@@ -33,7 +33,10 @@ function typeOf(access: Access): number {
 /** The APIC-access VM exit of an access from a linear address at `offset` of the page. */
 export function accessExit(p: VmxProcessor, offset: number, access: Access): ExitRequest {
   if (!isDelivering(p)) {
-    return { reason: ExitReason.ApicAccess, qualification: BigInt((typeOf(access) << 12) | offset) };
+    return {
+      reason: ExitReason.ApicAccess,
+      qualification: BigInt((typeOf(access) << 12) | offset | asynchronousAccess(p)),
+    };
   }
   return {
     reason: ExitReason.ApicAccess,

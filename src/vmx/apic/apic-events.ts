@@ -4,6 +4,7 @@
  * notifications.
  */
 import { Register, RFLAGS } from '../../cpu/registers.ts';
+import { isUserInterruptNotification } from '../../cpu/user-interrupts.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
@@ -11,7 +12,7 @@ import type { ExitRequest } from '../exit/exit-request.ts';
 import { NO_APIC_WRITE, type VmxProcessor } from '../vmx-state.ts';
 import { emulateApicWrite } from './apic-writes.ts';
 import { isNotification, processPosted } from './posted-interrupts.ts';
-import { acknowledgeVirtualInterrupt } from './virtual-interrupts.ts';
+import { acknowledgeVirtualInterrupt, endService } from './virtual-interrupts.ts';
 
 const PROCESS_POSTED = controlRef('pin.processPostedInterrupts');
 const ACTIVITY = 2 * Register.activityState;
@@ -42,7 +43,11 @@ export function takeVirtualInterrupt(p: VmxProcessor): number {
   const { words } = p.cpu;
   const blocked = (words[BLOCKING_BY_STI] as number) | (words[BLOCKING_BY_MOV_SS] as number);
   if (blocked !== 0 || ((words[RFLAGS_LOW] as number) & IF) === 0) return -1;
-  return acknowledgeVirtualInterrupt(p, copyOf(p));
+  const copy = copyOf(p);
+  const vector = acknowledgeVirtualInterrupt(p, copy);
+  // A notification is dismissed; no EOI-induced exit follows (SDM §32.2.3).
+  if (isUserInterruptNotification(p.cpu, vector)) endService(p, copy, vector);
+  return vector;
 }
 
 /**

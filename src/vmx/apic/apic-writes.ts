@@ -7,12 +7,14 @@ import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import { NO_APIC_WRITE, type VmxProcessor } from '../vmx-state.ts';
-import { apicWriteExit, writtenIcr, writtenIcrMsr } from './ipi-virtualization.ts';
+import { apicWriteExit, sentBySenduipi, writtenIcr, writtenIcrMsr } from './ipi-virtualization.ts';
 import { ApicRegister, virtualApicPage } from './virtual-apic-page.ts';
 import { virtualizeEoi, virtualizeSelfIpi, virtualizeTpr } from './virtual-interrupts.ts';
 
 const VIRTUAL_INTERRUPT_DELIVERY = controlRef('proc2.virtualInterruptDelivery');
 const X2APIC_MODE = controlRef('proc2.virtualizeX2apicMode');
+/** In place of a page offset: what SENDUIPI wrote, which was not the guest's own write. */
+export const SENDUIPI = 0x1000;
 const { TPR, EOI, ICR_LOW, ICR_HIGH, SELF_IPI } = ApicRegister;
 
 /** Notes a virtualized write of `bytes` bytes at page offset `offset`: its emulation follows the operation. */
@@ -39,6 +41,8 @@ export function emulateApicWrite(p: VmxProcessor, copy: ProcessorCopy): ExitRequ
       return virtualizeEoi(p, copy);
     case ICR_LOW:
       return isOn(copy, p.capabilities, X2APIC_MODE) ? writtenIcrMsr(p, copy) : writtenIcr(p, copy);
+    case SENDUIPI:
+      return sentBySenduipi(p, copy);
     case SELF_IPI:
       return writtenSelfIpi(p, copy);
     default:

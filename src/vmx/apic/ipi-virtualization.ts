@@ -14,6 +14,7 @@ import { virtualizeSelfIpi } from './virtual-interrupts.ts';
 
 const VIRTUAL_INTERRUPT_DELIVERY = controlRef('proc2.virtualInterruptDelivery');
 const IPI_VIRTUALIZATION = controlRef('proc3.ipiVirtualization');
+const APIC_ACCESSES = controlRef('proc2.virtualizeApicAccesses');
 const { ICR_LOW, ICR_HIGH } = ApicRegister;
 
 /** ICR bits that are 0 in every IPI that is virtualized: reserved, delivery status. */
@@ -72,6 +73,17 @@ export function writtenIcrMsr(p: VmxProcessor, copy: ProcessorCopy): ExitRequest
   const low = memory.read32(page + ICR_LOW);
   if (!isPostable(low)) return apicWriteExit(ICR_LOW);
   return virtualizeIpi(p, copy, low & 0xff, memory.read32(page + ICR_LOW + 4));
+}
+
+/** The notification that SENDUIPI put into the interrupt-command register (SDM §32.7). */
+export function sentBySenduipi(p: VmxProcessor, copy: ProcessorCopy): ExitRequest | undefined {
+  if (!isOn(copy, p.capabilities, IPI_VIRTUALIZATION)) return apicWriteExit(ICR_LOW);
+  const { memory } = p.cpu;
+  const page = virtualApicPage(copy);
+  const id = isOn(copy, p.capabilities, APIC_ACCESSES)
+    ? memory.read32(page + ICR_HIGH) >>> 24
+    : memory.read32(page + ICR_LOW + 4);
+  return virtualizeIpi(p, copy, memory.read8(page + ICR_LOW), id);
 }
 
 /** Fixed, edge-triggered, to the sender itself, with a legal vector. */

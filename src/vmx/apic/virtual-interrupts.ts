@@ -53,17 +53,21 @@ export function virtualizePpr(p: VmxProcessor, copy: ProcessorCopy): void {
 
 /** EOI virtualization; with "virtual-interrupt delivery". */
 export function virtualizeEoi(p: VmxProcessor, copy: ProcessorCopy): ExitRequest | undefined {
-  const { vmx } = p;
-  const { memory } = p.cpu;
-  const page = virtualApicPage(copy);
-  const vector = vmx.svi;
-  removeVector(memory, page, ISR, vector);
-  vmx.svi = highestVector(memory, page, ISR);
-  virtualizePpr(p, copy);
+  const vector = p.vmx.svi;
+  endService(p, copy, vector);
   const exits = ((copy.words[EOI_EXIT_BITMAP + (vector >>> 5)] as number) >>> (vector & 31)) & 1;
   if (exits === 1) return { reason: ExitReason.VirtualizedEoi, qualification: BigInt(vector) };
   evaluatePending(p, copy);
   return undefined;
+}
+
+/** VISR[vector] := 0, and SVI and VPPR follow. */
+export function endService(p: VmxProcessor, copy: ProcessorCopy, vector: number): void {
+  const { memory } = p.cpu;
+  const page = virtualApicPage(copy);
+  removeVector(memory, page, ISR, vector);
+  p.vmx.svi = highestVector(memory, page, ISR);
+  virtualizePpr(p, copy);
 }
 
 /** Self-IPI virtualization; with "virtual-interrupt delivery". */

@@ -29,7 +29,6 @@ export const NOT_RUNNING = {
   intelPt: [false, 'nothing is traced'],
   cetShadowStack: [false, 'there are no shadow stacks'],
   cetIndirectBranchTracking: [false, 'indirect branches are not tracked'],
-  userInterrupts: [false, 'user interrupts are not delivered'],
   architecturalLbrs: [false, 'branches are not recorded'],
   specCtrlBits: [0, 'nothing is executed speculatively'],
   generalPurposeCounters: [0, PERFORMANCE],

@@ -240,6 +240,7 @@ export function loadNonRegisterState(
         identification,
         errorCode: fields[2 * F.injectedEventErrorCode] as number,
         instructionLength: fields[2 * F.vmEntryInstructionLength] as number,
+        activity,
         data: copy.quads[F.injectedEventData] as bigint,
         blockedBySti: (interruptibility & 1) !== 0,
       }

@@ -6,7 +6,7 @@ import { LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
-import { eventUnderDelivery, nmiUnblocking } from '../intercepts/event-exits.ts';
+import { asynchronousAccess, eventUnderDelivery, nmiUnblocking } from '../intercepts/event-exits.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { EptBit, EptHighBit } from './ept-entry.ts';
 import type { EptSettings } from './ept-settings.ts';
@@ -82,10 +82,13 @@ function guestRights(): number {
   );
 }
 
+/** NMI unblocking due to IRET, and whether the access is asynchronous. */
+const circumstances = (p: VmxProcessor) => nmiUnblocking(p) | asynchronousAccess(p);
+
 export function violationExit(p: VmxProcessor, address: number, qualification: number): ExitRequest {
   return {
     reason: ExitReason.EptViolation,
-    qualification: BigInt(qualification | nmiUnblocking(p)),
+    qualification: BigInt(qualification | circumstances(p)),
     ...((qualification & Bit.LinearAddressValid) !== 0 && { guestLinearAddress: linearAddress() }),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),
@@ -101,7 +104,7 @@ export function misconfigurationExit(p: VmxProcessor, address: number): ExitRequ
 export function logFullExit(p: VmxProcessor): ExitRequest {
   return {
     reason: ExitReason.PageModificationLogFull,
-    qualification: BigInt(nmiUnblocking(p)),
+    qualification: BigInt(circumstances(p)),
     ...eventUnderDelivery(p),
   };
 }
@@ -109,7 +112,7 @@ export function logFullExit(p: VmxProcessor): ExitRequest {
 export function subPageExit(p: VmxProcessor, address: number, isMiss: boolean): ExitRequest {
   return {
     reason: ExitReason.SppRelatedEvent,
-    qualification: BigInt((isMiss ? SPP_MISS : 0) | nmiUnblocking(p)),
+    qualification: BigInt((isMiss ? SPP_MISS : 0) | circumstances(p)),
     guestLinearAddress: linearAddress(),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),

@@ -22,6 +22,7 @@ const ACKNOWLEDGE = controlRef('exit.acknowledgeInterruptOnExit');
 const BITMAP = 2 * Field.exceptionBitmap;
 const PF_MASK = 2 * Field.pageFaultErrorCodeMask;
 const PF_MATCH = 2 * Field.pageFaultErrorCodeMatch;
+const USER_INTERRUPT_DELIVERY = 2 * Register.userInterruptDelivery;
 const UNBLOCKED_BY_IRET = 2 * Register.unblockedByIret;
 const RF = 1 << RFLAGS.RF;
 const BLOCKING_BY_NMI = 2 * Register.blockingByNmi;
@@ -178,6 +179,11 @@ export function iretUnblocks(p: VmxProcessor): boolean {
   const blocked = vmx.virtualNmiBlocking;
   vmx.virtualNmiBlocking = false;
   return blocked;
+}
+
+/** Bit 16 of the exit qualification: the access belongs to no instruction but to the delivery of a user interrupt. */
+export function asynchronousAccess(p: VmxProcessor): number {
+  return p.cpu.words[USER_INTERRUPT_DELIVERY] !== 0 ? 1 << 16 : 0;
 }
 
 /**

@@ -11,6 +11,7 @@ import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { shadowTpr, writeShadowTpr } from '../apic/apic-writes.ts';
 import { IA32_TSC_DEADLINE, readDeadline, writeDeadline } from '../apic/guest-timer.ts';
+import { writeSenduipi } from '../apic/senduipi.ts';
 import { isApicMsr, readVirtualApicMsr, writeVirtualApicMsr } from '../apic/x2apic-msrs.ts';
 import { type ControlRef, controlRef, isOn } from '../effective-controls.ts';
 import { rebaseTimer } from '../events/preemption-timer.ts';
@@ -103,6 +104,12 @@ export class NonRootOperation {
   writeSpecialTpr(value: number): boolean {
     if (!this.isOn(TPR_SHADOW)) return false;
     writeShadowTpr(this.p, this.copy, value);
+    return true;
+  }
+
+  virtualizesSenduipi(vector: number, destination: number): boolean {
+    if (!this.isOn(TPR_SHADOW)) return false;
+    writeSenduipi(this.p, this.copy, vector, destination);
     return true;
   }
 

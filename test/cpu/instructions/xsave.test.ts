@@ -170,4 +170,47 @@ describe('XSAVES', () => {
     expect(one.value(AREA + 576, 8)).toBe(1n);
     expect(one.value(AREA + 576 + 16 + 8, 8)).toBe(0x1000n);
   });
+
+  it('saves user-interrupt state with UIF and clears UINV, which has to be 0 when XRSTORS restores it', () => {
+    const state: State = {
+      IA32_UINTR_HANDLER: 0x1000n,
+      IA32_UINTR_STACKADJUST: 0x80n,
+      IA32_UINTR_MISC: 0xec_0000_0007n,
+      IA32_UINTR_PD: 0x2000n,
+      IA32_UINTR_RR: 0x8000_0000_0000_0001n,
+      IA32_UINTR_TT: 0x3001n,
+      UIF: 1n,
+    };
+    const one = prepared({ ...state, IA32_XSS: 0x4000n, RAX: 0x4000n });
+    expect(again(one, 'xsaves [rbx]').vector).toBeUndefined();
+    const stored = [0, 8, 16, 24, 32, 40].map((at) => one.value(AREA + 576 + at, 8));
+    expect(stored).toEqual([
+      0x1000n,
+      0x80n,
+      0x8000_00ec_0000_0007n,
+      0x2000n,
+      0x8000_0000_0000_0001n,
+      0x3001n,
+    ]);
+    expect([one.value(BV, 8), one.value(BV + 8, 8)]).toEqual([0x4000n, COMPACTED | 0x4000n]);
+    expect([one.get('IA32_UINTR_MISC'), one.get('UIF')]).toEqual([7n, 1n]);
+    const lost: State = {
+      IA32_UINTR_HANDLER: 0n,
+      IA32_UINTR_RR: 0n,
+      UIF: 0n,
+      IA32_UINTR_MISC: 0x31_0000_0000n,
+    };
+    expect(again(one, 'xrstors [rbx]', lost)).toMatchObject({ vector: 13, errorCode: 0 });
+    expect(one.get('IA32_UINTR_HANDLER')).toBe(0n);
+    expect(again(one, 'xrstors [rbx]', { ...lost, IA32_UINTR_MISC: 3n }).vector).toBeUndefined();
+    for (const [name, value] of Object.entries(state)) expect(one.get(name as 'UIF'), name).toBe(value);
+    // The initial configuration.
+    one.store(BV, 8, 0n);
+    expect(again(one, 'xrstors [rbx]').vector).toBeUndefined();
+    for (const name of Object.keys(state)) expect(one.get(name as 'UIF'), name).toBe(0n);
+    // Bits that WRMSR does not take.
+    one.store(BV, 8, 0x4000n);
+    one.store(AREA + 576 + 21, 1, 1n);
+    expect(again(one, 'xrstors [rbx]')).toMatchObject({ vector: 13, errorCode: 0 });
+  });
 });

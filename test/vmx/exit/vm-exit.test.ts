@@ -132,6 +132,7 @@ describe('recording (SDM §30.2)', () => {
       identification,
       errorCode: 0x52,
       instructionLength: 0,
+      activity: 0,
       data: 0x77n,
       blockedBySti: false,
     };
@@ -146,6 +147,7 @@ describe('recording (SDM §30.2)', () => {
       identification: int3,
       errorCode: 0,
       instructionLength: 4,
+      activity: 0,
       data: 0x77n,
       blockedBySti: false,
     };
@@ -158,6 +160,7 @@ describe('recording (SDM §30.2)', () => {
       identification: int3,
       errorCode: 9,
       instructionLength: 4,
+      activity: 0,
       data: 0n,
       blockedBySti: false,
     };
