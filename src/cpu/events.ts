@@ -40,6 +40,7 @@ const EVENT_BLOCKED = 2 * Register.originalEventBlockedBySti;
 const RETURN = 2 * Register.returnAddress;
 const EXTERNAL = 2 * Register.external;
 const RIP = 2 * Register.RIP;
+const RFLAGS_LOW = 2 * Register.RFLAGS;
 const DR6 = 2 * Register.DR6;
 const DR7 = 2 * Register.DR7;
 const DEBUGCTL = 2 * Register.IA32_DEBUGCTL;
@@ -99,6 +100,8 @@ export function deliver(
   flags = 0,
 ): void {
   materialise(cpu);
+  // Software events push RF as 0: it ends when they begin (SDM vol. 3B §19.3.1.1).
+  if (returnsBehindInstruction(event)) cpu.i32[RFLAGS_LOW] = (cpu.i32[RFLAGS_LOW] as number) & ~RF;
   if (cpu.nonRoot && isException(event) && cpu.vmxPort.exitsOnEvent(event, errorCode, instructionLength))
     return;
   begin(cpu, event, errorCode, instructionLength);

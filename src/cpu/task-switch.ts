@@ -63,6 +63,7 @@ const EXTERNAL = 2 * Register.external;
 const RETURN = 2 * Register.returnAddress;
 const NT = 1 << RFLAGS.NT;
 const VM = 1 << RFLAGS.VM;
+const RF = 1 << RFLAGS.RF;
 /** Bits of EFLAGS that a TSS can set. */
 const EFLAGS_BITS = 0x3f_7fd5;
 const ALWAYS_1 = 2;
@@ -146,7 +147,7 @@ function noteOldTask(cpu: Processor, source: TaskSwitchSource): void {
   const w = cpu.i32;
   const gate = source === TaskSwitchSource.Gate;
   oldTask.eip = w[gate ? RETURN : RIP] as number;
-  oldTask.eflags = materialise(cpu) | (gate ? (w[EVENT_FLAGS] as number) : 0);
+  oldTask.eflags = gate ? materialise(cpu) | (w[EVENT_FLAGS] as number) : materialise(cpu) & ~RF;
   if (source === TaskSwitchSource.Iret) oldTask.eflags &= ~NT;
   for (let n = 0; n < 8; n++) oldTask.general[n] = w[2 * n] as number;
   for (let n = 0; n < 6; n++) oldTask.segments[n] = selectorOf(cpu, n);

@@ -90,6 +90,17 @@ describe('a task switch', () => {
     expect([type(w, Selector.Free), type(w, Selector.Tss)]).toEqual([11, 9]);
   });
 
+  it.each([
+    ['CALL', CALL, 7],
+    ['INT n', Uint8Array.from([0xcd, 0x80]), 2],
+  ])('by %s saves RF as 0', (_, code, length) => {
+    const w = run(code, 0, (x) => {
+      setGate(x, 0x80, gate(Selector.Free, 0, 0x85));
+      x.cpu.set('RFLAGS', 0x1_0202n);
+    });
+    expect([read32(w, TSS + 0x20), read32(w, TSS + 0x24)]).toEqual([CODE + length, 0x202]);
+  });
+
   it('by IRET returns to the caller', () => {
     const w = run(CALL, 0, (x) => x.machine.memory.writeBytes(EIP, Uint8Array.from([0xcf])));
     w.cpu.run(1);

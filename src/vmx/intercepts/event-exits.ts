@@ -70,8 +70,9 @@ export function eventUnderDelivery(
 > {
   const { words } = p.cpu;
   if (words[2 * Register.originalEvent] === 0) return {};
-  const hasResumeFlag = ((words[2 * Register.originalEventFlags] as number) & RF) !== 0;
-  return { ...originalEvent(p), ...originalLength(p), ...(hasResumeFlag && { resumeFlag: true }) };
+  // The image that delivery would push (SDM §30.3.3): of an injected event it has RF as VM entry loads it.
+  const image = (words[2 * Register.RFLAGS] as number) | (words[2 * Register.originalEventFlags] as number);
+  return { ...originalEvent(p), ...originalLength(p), resumeFlag: (image & RF) !== 0 };
 }
 
 /** The exit of an exception, INT1, INT3 or INTO, or undefined if it is delivered. */
@@ -122,8 +123,7 @@ export function taskGateExit(p: VmxProcessor, selector: number): ExitRequest {
   return {
     reason: ExitReason.TaskSwitch,
     qualification: BigInt((selector | (TaskSwitchSource.IdtGate << 30)) >>> 0),
-    ...originalEvent(p),
-    ...originalLength(p),
+    ...eventUnderDelivery(p),
   };
 }
 
