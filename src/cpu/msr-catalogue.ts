@@ -105,6 +105,7 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x48, 'IA32_SPEC_CTRL', { exists: (f) => f.specCtrlBits !== 0, reserved: specCtrlReserved }),
   // No microcode update is loaded: it keeps what is written.
   msr(0x8b, 'IA32_BIOS_SIGN_ID'),
+  msr(0xe1, 'IA32_UMWAIT_CONTROL', { exists: (f) => f.userWaitAndPause, reserved: HIGH_32 | 2n }),
   msr(0x174, 'IA32_SYSENTER_CS', { ignored: HIGH_32 }),
   msr(0x175, 'IA32_SYSENTER_ESP', { canonical: true }),
   msr(0x176, 'IA32_SYSENTER_EIP', { canonical: true }),

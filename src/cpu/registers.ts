@@ -67,6 +67,7 @@ const MSRS = [
   'IA32_RTIT_CTL',
   'IA32_LBR_CTL',
   'IA32_SPEC_CTRL',
+  'IA32_UMWAIT_CONTROL',
   'IA32_S_CET',
   'IA32_U_CET',
   'IA32_PL0_SSP',

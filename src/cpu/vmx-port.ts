@@ -122,6 +122,8 @@ export interface VmxPort {
   exitsAtBoundary(stage: BoundaryStage): boolean;
   /** An instruction begins (`executes`), or an event was taken before one could (SDM §28.5.2). */
   proceeds(executes: boolean): void;
+  /** Whether MWAIT that interrupts end although RFLAGS.IF = 0 goes on without waiting (SDM §28.3). */
+  mwaitGoesOn(): boolean;
   /** The instruction that ends has locked the bus. */
   busLocked(): void;
   /** IRET ends blocking by NMI or virtual-NMI blocking, as the controls say; whether exits report it (SDM §28.3, §30.2.3). */
@@ -161,6 +163,7 @@ export const NO_VMX: VmxPort = {
   exitsOnExternalInterrupt: () => false,
   exitsAtBoundary: () => false,
   proceeds: () => {},
+  mwaitGoesOn: () => false,
   busLocked: () => {},
   iretUnblocksNmi: () => false,
 };

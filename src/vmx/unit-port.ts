@@ -100,6 +100,10 @@ export class UnitPort implements VmxPort {
     return this.nonRoot.physicalDelay(virtual);
   }
 
+  mwaitGoesOn(): boolean {
+    return this.nonRoot.mwaitGoesOn();
+  }
+
   readSpecialTpr(): number {
     return this.nonRoot.readSpecialTpr();
   }

@@ -186,6 +186,15 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
     ]),
     ['IA32_INTERRUPT_SSP_TABLE_ADDR', 0x6a8, [1n, LA57], [[WILD, C]]],
     ['IA32_TSC_DEADLINE', 0x6e0, [0n, U64_MAX], []],
+    [
+      'IA32_UMWAIT_CONTROL',
+      0xe1,
+      [0xffff_fffdn],
+      [
+        [at(1), R],
+        [at(32), R],
+      ],
+    ],
     ['IA32_PKRS', 0x6e1, [0xffff_ffffn], [[at(32), R]]],
     ['IA32_TME_ACTIVATE', 0x982, [3n], []],
     ['IA32_UINTR_RR', 0x985, [0n, U64_MAX], []],
@@ -350,6 +359,7 @@ describe('every MSR of the catalogue', () => {
 describe('existence follows CPUID', () => {
   it.each<[string, Partial<CpuidFeatures>, number[]]>([
     ['IA32_SPEC_CTRL', { specCtrlBits: 0 }, [0x48]],
+    ['UMWAIT and TPAUSE', { userWaitAndPause: false }, [0xe1]],
     ['performance counters', { generalPurposeCounters: 0 }, [0x38f]],
     ['Intel PT', { intelPt: false }, [0x570]],
     ['CET', { cetShadowStack: false, cetIndirectBranchTracking: false }, [0x6a0, 0x6a2, 0x6a4, 0x6a7, 0x6a8]],

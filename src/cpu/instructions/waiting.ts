@@ -2,7 +2,7 @@
 
 import { linearise } from '../addressing.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
-import { replaceFlags } from '../flags.ts';
+import { materialise, replaceFlags } from '../flags.ts';
 import { type Execute, Next } from '../instruction.ts';
 import { Enabling, Intercept, intercepted, isEnabled } from '../intercept.ts';
 import { load } from '../memory-access.ts';
@@ -10,13 +10,18 @@ import { Mode } from '../mode.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
-import { ARITHMETIC_FLAGS, CR4, Register } from '../registers.ts';
+import { ARITHMETIC_FLAGS, CR4, Register, RFLAGS } from '../registers.ts';
 import { timeStampCounter, wait } from '../time.ts';
 import { Access } from '../tlb.ts';
 
 const { RAX, RCX, RDX } = Register;
 const MONITOR_ARMED = 2 * Register.monitorArmed;
 const CR4_LOW = 2 * Register.CR4;
+const UMWAIT_CONTROL = 2 * Register.IA32_UMWAIT_CONTROL;
+/** IA32_UMWAIT_CONTROL[31:2]: the longest wait, in ticks of the TSC; 0 is no limit. */
+const MAXIMUM_TIME = ~3;
+const IF = 1 << RFLAGS.IF;
+const CF = 1 << RFLAGS.CF;
 const LOW_32 = 0xffff_ffffn;
 const GP0 = (cpu: Processor): Next => raiseWithCode(cpu, Vector.GP, 0);
 
@@ -53,7 +58,10 @@ const mwait: Execute = (cpu, i) => {
   if (intercepted(cpu, i, Intercept.MWAIT)) return Next.VmExit;
   const extensions = cpu.words[2 * RCX] as number;
   if (extensions & ~1) return GP0(cpu);
-  const waits = cpu.i32[MONITOR_ARMED] !== 0 && cpu.due !== Infinity && !cpu.interrupts.requested();
+  const breaksForInterrupt = extensions !== 0 && (materialise(cpu) & IF) === 0;
+  const goesOn = breaksForInterrupt && cpu.nonRoot && cpu.vmxPort.mwaitGoesOn();
+  const waits =
+    !goesOn && cpu.i32[MONITOR_ARMED] !== 0 && cpu.due !== Infinity && !cpu.interrupts.requested();
   cpu.i32[MONITOR_ARMED] = 0;
   if (!waits) return Next.Sequential;
   wait(cpu, MOST_TICKS);
@@ -80,8 +88,12 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     const armed = cpu.i32[MONITOR_ARMED] !== 0;
     cpu.i32[MONITOR_ARMED] = 0;
     if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
-    const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(virtual) : virtual;
+    const maximum = BigInt(((cpu.i32[UMWAIT_CONTROL] as number) & MAXIMUM_TIME) >>> 0);
+    const isCut = maximum !== 0n && maximum < virtual;
+    const counted = isCut ? maximum : virtual;
+    const delay = cpu.nonRoot ? cpu.vmxPort.physicalDelay(counted) : counted;
     wait(cpu, delay < BigInt(MOST_TICKS) ? Number(delay) : MOST_TICKS);
+    if (isCut && timeStampCounter(cpu) - now >= delay) replaceFlags(cpu, CF, CF);
     return Next.Lookup;
   };
 }

@@ -115,7 +115,9 @@ const PAUSE_LOOP = controlRef('proc2.pauseLoopExiting');
 function pauseExits(e: Execution): boolean {
   if (isControlOn(e, PAUSE)) return true;
   const { cpu } = e.p;
-  return cpu.cpl === 0 && isControlOn(e, PAUSE_LOOP) && pauseLoopExits(e.copy, e.p.vmx, cpu.executed);
+  return (
+    cpu.cpl === 0 && isControlOn(e, PAUSE_LOOP) && pauseLoopExits(e.copy, e.p.vmx, cpu.executed + cpu.waited)
+  );
 }
 
 const XSS_BITMAP = Field.xssExitingBitmap;

@@ -23,6 +23,7 @@ import { INTERCEPTS, type InterceptRow } from './intercept-list.ts';
 
 const IA32_TIME_STAMP_COUNTER = 0x10;
 const IA32_SPEC_CTRL = 0x48;
+const INTERRUPT_WINDOW = controlRef('proc.interruptWindowExiting');
 const VIRTUALIZE_SPEC_CTRL = controlRef('proc3.virtualizeIa32SpecCtrl');
 const TPR_SHADOW = controlRef('proc.useTprShadow');
 const MAX_LENGTH = 15;
@@ -95,6 +96,10 @@ export class NonRootOperation {
 
   physicalDelay(virtual: bigint): bigint {
     return physicalDelay(this.copy, this.p.capabilities, virtual);
+  }
+
+  mwaitGoesOn(): boolean {
+    return this.isOn(INTERRUPT_WINDOW) || this.p.vmx.virtualInterruptPending;
   }
 
   readSpecialTpr(): number {
