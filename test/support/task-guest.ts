@@ -2,6 +2,7 @@
 import { expect } from 'vitest';
 import type { LogicalProcessor } from '../../src/machine/logical-processor.ts';
 import type { Machine } from '../../src/machine/machine.ts';
+import type { ControlId } from '../../src/vmcs/controls.ts';
 import { exitFields, GUEST, GUEST_STACK, guestMachine, runToExit } from './guest.ts';
 import type { FieldValues } from './legal-vmcs.ts';
 import { gate, segment } from './tables.ts';
@@ -60,6 +61,7 @@ export interface Setting {
   readonly user?: true;
   /** RFLAGS besides bit 1. */
   readonly flags?: bigint;
+  readonly controls?: readonly ControlId[];
   readonly fields?: FieldValues;
   readonly gdt?: Readonly<Record<number, bigint>>;
   readonly idt?: Readonly<Record<number, bigint>>;
@@ -72,7 +74,7 @@ export function leave(setting: Setting): LogicalProcessor {
   const { code = UD2, user, flags = 0n, fields, gdt, idt, prepare, tables } = setting;
   const machine = guestMachine(code, {
     level: 'complete',
-    controls: ['entry.loadDebugControls', 'exit.saveDebugControls'],
+    controls: ['entry.loadDebugControls', 'exit.saveDebugControls', ...(setting.controls ?? [])],
     off: ['entry.ia32eModeGuest'],
     fields: {
       ...PROTECTED,
