@@ -169,7 +169,14 @@ export function standardBytes(components: number): number {
 }
 
 /** Bytes of the supervisor state components that IA32_XSS can enable (SDM vol. 1 §13.1). */
-const SUPERVISOR_COMPONENTS: Readonly<Record<number, number>> = { 8: 128, 11: 16, 12: 24, 14: 48, 15: 808 };
+const SUPERVISOR_COMPONENTS: Readonly<Record<number, number>> = {
+  8: 128,
+  10: 8,
+  11: 16,
+  12: 24,
+  14: 48,
+  15: 808,
+};
 
 /** Caches (leaf 4): type, level, ways, KBytes; lines of 64 bytes. */
 const CACHES = [
@@ -236,7 +243,7 @@ export class CpuidLeaves {
         // Monitor lines of 64 bytes; interrupts end MWAIT also when masked; one C1 state.
         return f.monitor ? [LINE, LINE, 3, 0x10] : [0, 0, 0, 0];
       case 7: {
-        const highest = f.fred || f.specCtrlBits > 7 || f.wrmsrns || f.historyReset ? 2 : 0;
+        const highest = f.fred || f.specCtrlBits > 7 || f.wrmsrns || f.msrList || f.historyReset ? 2 : 0;
         return [subleaf === 0 ? highest : 0, 0, 0, 0];
       }
       case 0xb:

@@ -52,6 +52,8 @@ export const INSTRUCTION_SETS = {
   cldemote: set('CLDEMOTE', [7, 0, 'ECX', 25], 'CLDEMOTE'),
   movdiri: set('MOVDIRI', [7, 0, 'ECX', 27], 'MOVDIRI'),
   movdir64b: set('MOVDIR64B', [7, 0, 'ECX', 28], 'MOVDIR64B'),
+  /** IA32_PASID comes with it. */
+  enqcmd: set('ENQCMD', [7, 0, 'ECX', 29], 'ENQCMD', 'ENQCMDS'),
   fastShortRepMovsb: set('FSRM', [7, 0, 'EDX', 4], 'MOVSB'),
   serialize: set('SERIALIZE', [7, 0, 'EDX', 14], 'SERIALIZE'),
   lkgs: set('LKGS', [7, 1, 'EAX', 18], 'LKGS'),

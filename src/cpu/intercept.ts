@@ -55,6 +55,12 @@ export const Intercept = {
   TASK_SWITCH: 31,
   WBNOINVD: 32,
   WRMSRNS: 33,
+  /** `a`: index of the MSR, `b`: 1; before the list is looked at, 0 both. The slot `T2` holds what WRMSRLIST writes. */
+  RDMSRLIST: 34,
+  WRMSRLIST: 35,
+  /** ENQCMD and ENQCMDS, of a PASID that has no translation; `a`: the PASID, or the low half of the source. */
+  ENQCMD: 36,
+  ENQCMDS: 37,
 } as const;
 export type Intercept = (typeof Intercept)[keyof typeof Intercept];
 
@@ -64,7 +70,7 @@ export function intercepted(cpu: Processor, i: Instruction, cause: Intercept, a 
 }
 
 /** Instructions that a VM-execution control makes available in VMX non-root operation (SDM §28.3). */
-export const Enabling = { RDTSCP: 0, INVPCID: 1, XSAVES: 2, USER_WAIT_AND_PAUSE: 3 } as const;
+export const Enabling = { RDTSCP: 0, INVPCID: 1, XSAVES: 2, USER_WAIT_AND_PAUSE: 3, MSR_LISTS: 4 } as const;
 export type Enabling = (typeof Enabling)[keyof typeof Enabling];
 
 /** Whether the instructions of `enabling` do not raise #UD for want of their control. */

@@ -72,6 +72,7 @@ export const FRED_CONFIG_RESERVED = (1n << 2n) | mask(5, 4) | (1n << 11n);
 export function xssReserved(features: CpuidFeatures): bigint {
   return none(
     ...(features.intelPt ? [8] : []),
+    ...(features.enqcmd ? [10] : []),
     ...(features.cetShadowStack || features.cetIndirectBranchTracking ? [11, 12] : []),
     ...(features.userInterrupts ? [14] : []),
     ...(features.architecturalLbrs ? [15] : []),
@@ -102,6 +103,8 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x1b, 'IA32_APIC_BASE', {
     reserved: (f) => mask(7, 0) | (1n << 9n) | (f.x2apic ? 0n : 1n << 10n) | mask(63, f.physicalAddressBits),
   }),
+  // Always 0: it stands for a barrier in lists of MSRs.
+  msr(0x2f, 'IA32_BARRIER', { exists: (f) => f.msrList, readOnly: true }),
   msr(0x48, 'IA32_SPEC_CTRL', { exists: (f) => f.specCtrlBits !== 0, reserved: specCtrlReserved }),
   // No microcode update is loaded: it keeps what is written.
   msr(0x8b, 'IA32_BIOS_SIGN_ID'),
@@ -138,6 +141,7 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x989, 'IA32_UINTR_PD', { exists: userInterrupts, reserved: mask(5, 0), canonical: true }),
   msr(0x98a, 'IA32_UINTR_TT', { exists: userInterrupts, reserved: mask(3, 1), canonical: true }),
   msr(0xd90, 'IA32_BNDCFGS', { exists: (f) => f.mpx, reserved: BNDCFGS_RESERVED, canonical: true }),
+  msr(0xd93, 'IA32_PASID', { exists: (f) => f.enqcmd, reserved: HIGH_32 | mask(30, 20) }),
   msr(0xda0, 'IA32_XSS', { exists: (f) => f.xsaves, reserved: xssReserved }),
   msr(0x14ce, 'IA32_LBR_CTL', { exists: (f) => f.architecturalLbrs, reserved: LBR_CTL_RESERVED }),
   msr(0x1cc, 'IA32_FRED_RSP0', { exists: fred, reserved: mask(5, 0), canonical: true }),

@@ -11,6 +11,7 @@ import { CONVERT_ROWS } from './instructions/convert.ts';
 import { CPUID_ROWS } from './instructions/cpuid.ts';
 import { DECIMAL_ROWS } from './instructions/decimal.ts';
 import { DESCRIPTOR_TABLE_ROWS } from './instructions/descriptor-tables.ts';
+import { ENQUEUE_ROWS } from './instructions/enqueue.ts';
 import { EXCHANGE_ROWS } from './instructions/exchange.ts';
 import { FAR_TRANSFER_ROWS } from './instructions/far-transfers.ts';
 import { FAST_SYSTEM_CALL_ROWS } from './instructions/fast-system-calls.ts';
@@ -22,6 +23,7 @@ import { IO_ROWS } from './instructions/io.ts';
 import { MISCELLANEOUS_ROWS } from './instructions/miscellaneous.ts';
 import { MOVE_ROWS } from './instructions/move.ts';
 import { MSR_ROWS } from './instructions/msr.ts';
+import { MSR_LIST_ROWS } from './instructions/msr-lists.ts';
 import { MULTIPLY_DIVIDE_ROWS } from './instructions/multiply-divide.ts';
 import { PROTECTION_ROWS } from './instructions/protection.ts';
 import { PROTECTION_KEY_ROWS } from './instructions/protection-keys.ts';
@@ -51,6 +53,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...CPUID_ROWS,
   ...DECIMAL_ROWS,
   ...DESCRIPTOR_TABLE_ROWS,
+  ...ENQUEUE_ROWS,
   ...EXCHANGE_ROWS,
   ...FAR_TRANSFER_ROWS,
   ...FAST_SYSTEM_CALL_ROWS,
@@ -61,6 +64,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...IO_ROWS,
   ...MISCELLANEOUS_ROWS,
   ...MOVE_ROWS,
+  ...MSR_LIST_ROWS,
   ...MSR_ROWS,
   ...MULTIPLY_DIVIDE_ROWS,
   ...PROTECTION_KEY_ROWS,

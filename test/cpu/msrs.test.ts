@@ -54,6 +54,7 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
       ],
     ],
     ['IA32_PLATFORM_ID', 0x17, [], [[0n, 'read-only']]],
+    ['IA32_BARRIER', 0x2f, [], [[0n, 'read-only']]],
     ['IA32_BIOS_SIGN_ID', 0x8b, [0n, U64_MAX], []],
     ['IA32_MTRRCAP', 0xfe, [], [[0x50an, 'read-only']]],
     ...Array.from({ length: 10 }, (_, n) => n).flatMap((n): (typeof RULES)[number][] => [
@@ -241,9 +242,19 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
       ],
     ],
     [
+      'IA32_PASID',
+      0xd93,
+      [at(31) | 0xf_ffffn],
+      [
+        [at(20), R],
+        [at(30), R],
+        [at(32), R],
+      ],
+    ],
+    [
       'IA32_XSS',
       0xda0,
-      [at(8, 11, 12, 14, 15)],
+      [at(8, 10, 11, 12, 14, 15)],
       [
         [at(0), R],
         [at(7), R],
@@ -370,6 +381,8 @@ describe('existence follows CPUID', () => {
     ['user interrupts', { userInterrupts: false }, [0x985, 0x986, 0x987, 0x988, 0x989, 0x98a]],
     ['MPX', { mpx: false }, [0xd90]],
     ['XSAVES', { xsaves: false }, [0xda0]],
+    ['ENQCMD', { enqcmd: false }, [0xd93]],
+    ['lists of MSRs', { msrList: false }, [0x2f]],
     ['LBRs', { architecturalLbrs: false }, [0x14ce]],
     ['FRED', { fred: false }, [0x1cc, 0x1cf, 0x1d0, 0x1d1, 0x1d3, 0x1d4]],
     ['RDTSCP', { tscAux: false }, [0xc000_0103]],

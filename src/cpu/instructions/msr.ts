@@ -3,7 +3,6 @@ import { raise, raiseWithCode, Vector } from '../exceptions.ts';
 import { type Execute, Next } from '../instruction.ts';
 import { Enabling, Intercept, intercepted, isEnabled } from '../intercept.ts';
 import { Mode } from '../mode.ts';
-import type { MsrAccess } from '../msr-catalogue.ts';
 import { IA32_EFER_INDEX } from '../msrs.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { invalidateEverything } from '../paging.ts';
@@ -27,12 +26,26 @@ function pair(cpu: Processor): bigint {
   return (((cpu.quads[RDX] as bigint) & LOW_32) << 32n) | ((cpu.quads[RAX] as bigint) & LOW_32);
 }
 
+/** What software reads of an MSR; undefined for #GP(0). */
+export function msrForSoftware(cpu: Processor, index: number): bigint | undefined {
+  const special = cpu.nonRoot ? cpu.vmxPort.readSpecialMsr(index) : undefined;
+  return special ?? cpu.readMsr(index);
+}
+
+/** Writes an MSR for software; false for #GP(0). What follows is looked up anew. */
+export function writeMsrForSoftware(cpu: Processor, index: number, value: bigint): boolean {
+  const special = cpu.nonRoot ? cpu.vmxPort.writeSpecialMsr(index, value) : undefined;
+  if ((special ?? cpu.writeMsr(index, value)) !== 'ok') return false;
+  if (index === IA32_EFER_INDEX) invalidateEverything(cpu);
+  cpu.updateMode();
+  return true;
+}
+
 const rdmsr: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return GP0(cpu);
   const index = cpu.words[2 * RCX] as number;
   if (intercepted(cpu, i, Intercept.RDMSR, index)) return Next.VmExit;
-  const special = cpu.nonRoot ? cpu.vmxPort.readSpecialMsr(index) : undefined;
-  const value = special ?? cpu.readMsr(index);
+  const value = msrForSoftware(cpu, index);
   return value === undefined ? GP0(cpu) : setPair(cpu, value);
 };
 
@@ -41,14 +54,7 @@ function writeMsr(intercept: Intercept): Execute {
     if (cpu.cpl !== 0) return GP0(cpu);
     const index = cpu.words[2 * RCX] as number;
     if (intercepted(cpu, i, intercept, index)) return Next.VmExit;
-    const value = pair(cpu);
-    const special: MsrAccess | undefined = cpu.nonRoot
-      ? cpu.vmxPort.writeSpecialMsr(index, value)
-      : undefined;
-    if ((special ?? cpu.writeMsr(index, value)) !== 'ok') return GP0(cpu);
-    if (index === IA32_EFER_INDEX) invalidateEverything(cpu);
-    cpu.updateMode();
-    return Next.Lookup;
+    return writeMsrForSoftware(cpu, index, pair(cpu)) ? Next.Lookup : GP0(cpu);
   };
 }
 

@@ -1,6 +1,6 @@
 /**
  * XSAVE, XSAVEOPT, XSAVEC, XSAVES, XRSTOR, XRSTORS (SDM vol. 1 §13.7 to §13.12) for x87 and SSE state, which
- * are at the same place in both formats, for PKRU, CET and user-interrupt state.
+ * are at the same place in both formats, for PKRU, PASID, CET and user-interrupt state.
  * DEVIATION(supervisor-state): other supervisor state components are always saved as in their initial
  * configuration, and not restored.
  */
@@ -58,6 +58,7 @@ const UINTR_MISC = 0x988;
 const EXTENDED = [
   { bit: 1 << 8, bytes: 128, slots: [], msrs: [] },
   { bit: PKRU, bytes: 8, slots: [Register.PKRU], msrs: [] },
+  { bit: 1 << 10, bytes: 8, slots: [Register.IA32_PASID], msrs: [0xd93] },
   { bit: 1 << 11, bytes: 16, slots: [Register.IA32_U_CET, Register.IA32_PL3_SSP], msrs: [0x6a2, 0x6a7] },
   {
     bit: 1 << 12,

@@ -67,6 +67,7 @@ export const CONTROL_FEATURES: readonly (readonly [ControlId, (f: CpuidFeatures)
   ['proc2.concealVmxFromPt', (f) => f.intelPt],
   ['proc2.intelPtUsesGuestPhysicalAddresses', (f) => f.intelPt],
   ['proc2.vmmBusLockDetection', (f) => f.busLockDetection],
+  ['proc2.pasidTranslation', (f) => f.enqcmd],
   ['proc2.virtualizeX2apicMode', (f) => f.x2apic],
   ['proc3.loadiwkeyExiting', (f) => ((f.cr4Bits >> BigInt(CR4.KL)) & 1n) === 1n],
   ['proc3.enableMsrListInstructions', (f) => f.msrList],

@@ -16,6 +16,7 @@ import { ioBitmapExits, msrBitmapExits } from './bitmaps.ts';
 import { cltsExits, isCr3Target, lmswExits, writeExits } from './control-registers.ts';
 import { pauseLoopExits } from './guest-time.ts';
 import * as information from './instruction-information.ts';
+import { NO_PASID, translatePasid } from './pasid-translation.ts';
 
 /** One execution of an instruction in non-root operation. */
 interface Execution {
@@ -35,6 +36,8 @@ export interface InterceptRow {
   readonly qualification?: (e: Execution) => bigint;
   /** Instruction information, where the reason defines it. */
   readonly information?: (e: Execution) => number;
+  /** MSR data, where the reason defines it. */
+  readonly msrData?: (e: Execution) => bigint;
   /** Guest-linear address: that in the slot `linear`. */
   readonly linearAddress?: true;
 }
@@ -107,6 +110,20 @@ const MSR_BITMAPS = controlRef('proc.useMsrBitmaps');
 
 function msrExits(isWrite: boolean): (e: Execution) => boolean {
   return (e) => !isControlOn(e, MSR_BITMAPS) || msrBitmapExits(e.copy, e.p.cpu.memory, e.a, isWrite);
+}
+
+/** With MSR bitmaps lists exit at the MSR concerned, otherwise before anything of them is looked at. */
+function msrListExits(isWrite: boolean): (e: Execution) => boolean {
+  return (e) =>
+    !isControlOn(e, MSR_BITMAPS) || (e.b === 1 && msrBitmapExits(e.copy, e.p.cpu.memory, e.a, isWrite));
+}
+
+const listedMsr = (e: Execution) => BigInt(e.a);
+
+const PASID_TRANSLATION = controlRef('proc2.pasidTranslation');
+
+function pasidExits(e: Execution): boolean {
+  return isControlOn(e, PASID_TRANSLATION) && translatePasid(e.p, e.copy, e.a & 0xf_ffff) === NO_PASID;
 }
 
 const PAUSE = controlRef('proc.pauseExiting');
@@ -209,6 +226,27 @@ export const INTERCEPTS: Readonly<Record<Intercept, InterceptRow>> = {
   [Intercept.RDMSR]: { reason: ExitReason.Rdmsr, when: msrExits(false) },
   [Intercept.WRMSR]: { reason: ExitReason.Wrmsr, when: msrExits(true) },
   [Intercept.WRMSRNS]: { reason: ExitReason.Wrmsr, when: msrExits(true), qualification: () => 1n },
+  [Intercept.RDMSRLIST]: {
+    reason: ExitReason.Rdmsrlist,
+    when: msrListExits(false),
+    qualification: listedMsr,
+  },
+  [Intercept.WRMSRLIST]: {
+    reason: ExitReason.Wrmsrlist,
+    when: msrListExits(true),
+    qualification: listedMsr,
+    msrData: (e) => (e.b === 1 ? (e.p.cpu.quads[Register.T2] as bigint) : 0n),
+  },
+  [Intercept.ENQCMD]: {
+    reason: ExitReason.EnqcmdPasidTranslation,
+    when: pasidExits,
+    qualification: (e) => BigInt(e.a & 0xf_ffff),
+  },
+  [Intercept.ENQCMDS]: {
+    reason: ExitReason.EnqcmdsPasidTranslation,
+    when: pasidExits,
+    qualification: (e) => BigInt(e.a >>> 0),
+  },
   [Intercept.RDPMC]: { reason: ExitReason.Rdpmc, when: control('proc.rdpmcExiting') },
   [Intercept.RDTSC]: { reason: ExitReason.Rdtsc, when: rdtscExiting },
   [Intercept.RDTSCP]: { reason: ExitReason.Rdtscp, when: rdtscExiting },

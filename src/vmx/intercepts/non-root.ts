@@ -33,6 +33,7 @@ const ENABLING: Readonly<Record<Enabling, ControlRef>> = {
   [Enabling.INVPCID]: controlRef('proc2.enableInvpcid'),
   [Enabling.XSAVES]: controlRef('proc2.enableXsavesXrstors'),
   [Enabling.USER_WAIT_AND_PAUSE]: controlRef('proc2.enableUserWaitAndPause'),
+  [Enabling.MSR_LISTS]: controlRef('proc3.enableMsrListInstructions'),
 };
 
 /** Requests of rows that say nothing but reason and length, made once: by cause and length. */
@@ -73,6 +74,7 @@ export class NonRootOperation {
         instructionLength: i.length,
         ...(row.qualification && { qualification: row.qualification(execution) }),
         ...(row.information && { instructionInformation: row.information(execution) }),
+        ...(row.msrData && { msrData: row.msrData(execution) }),
         ...(row.linearAddress && { guestLinearAddress: this.p.cpu.quads[Register.linear] as bigint }),
       }
     );

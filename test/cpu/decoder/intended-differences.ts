@@ -58,7 +58,19 @@ const sameButForSize = (own: InstructionForm, other: InstructionForm) =>
     return withoutSize(operand.replace(/^\d+ /, '')) === withoutSize(theirs);
   });
 
-const SELECTOR_OPERANDS = new Set(['ARPL', 'LAR', 'LSL', 'VERR', 'VERW', 'LLDT', 'LTR', 'LMSW', 'MOV']);
+const SELECTOR_OPERANDS = new Set([
+  'ARPL',
+  'LAR',
+  'LSL',
+  'VERR',
+  'VERW',
+  'LLDT',
+  'LTR',
+  'LMSW',
+  'LKGS',
+  'MOV',
+]);
+const ADDRESS_IN_REGISTER = new Set(['UMONITOR', 'ENQCMD', 'ENQCMDS']);
 const NARROW_VECTOR_RESULTS = new Set(['PINSRW', 'PEXTRW', 'PMOVMSKB', 'MOVMSKPS', 'MOVMSKPD']);
 const SEGMENT_REGISTER = /^[CDEFGS]S$/;
 
@@ -94,9 +106,13 @@ export const INTENDED_DIFFERENCES: readonly IntendedDifference[] = [
   {
     id: 'address-in-a-register',
     reason:
-      'UMONITOR takes an address of the address size from a register; iced-x86 names the register by that.',
+      'UMONITOR, ENQCMD and ENQCMDS take an address of the address size from a register; iced-x86 names the register by that.',
     applies: (own, iced) =>
-      own?.mnemonic === 'UMONITOR' && iced?.mnemonic === 'UMONITOR' && sameButForSize(own, iced),
+      own !== undefined &&
+      iced !== undefined &&
+      own.mnemonic === iced.mnemonic &&
+      ADDRESS_IN_REGISTER.has(own.mnemonic) &&
+      sameButForSize(own, iced),
   },
   {
     id: 'movd-with-rex-w',
