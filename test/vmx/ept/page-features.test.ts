@@ -14,6 +14,7 @@ import {
   GUEST,
   UNPAGED,
 } from '../../support/ept.ts';
+import { runToExit } from '../../support/guest.ts';
 
 const PML4 = 0x30_0000;
 const PDPT = 0x30_1000;
@@ -210,6 +211,36 @@ describe('virtualization exceptions', () => {
     const delivery = start('ud2', 0n, { fields: { guestIdtrBase: BigInt(DATA) } });
     expect(eptExit(delivery)).toMatchObject({ reason: 48 });
     expect(delivery.cpu.vmread('originalEventIdentification').value).toBe(0x8000_0306n);
+  });
+
+  it('become a double fault if their delivery meets a contributory fault, which else reports them', () => {
+    const invalid = (exceptionBitmap: bigint) =>
+      start(`mov rax, [${DATA}]`, 0n, {
+        fields: { exceptionBitmap },
+        prepare: (_, { memory }) => memory.write64(IDT + 16 * 20, 0n),
+      });
+    const double = invalid(1n << 8n);
+    expect(eptExit(double).reason).toBe(0);
+    expect(double.cpu.vmread('exitingEventIdentification').value).toBe(0x8000_0b08n);
+    expect(double.cpu.vmread('originalEventIdentification').value >> 31n).toBe(0n);
+    const fault = invalid(1n << 13n);
+    expect(eptExit(fault).reason).toBe(0);
+    expect(fault.cpu.vmread('exitingEventIdentification').value).toBe(0x8000_0b0dn);
+    expect(fault.cpu.vmread('originalEventIdentification').value).toBe(0x8000_0314n);
+  });
+
+  it('of an injected fault, delivery that exits saves RF as it was loaded', () => {
+    for (const flags of [2n, 0x1_0002n]) {
+      const { cpu } = start('nop', 0n, {
+        fields: {
+          guestIdtrBase: BigInt(DATA),
+          injectedEventIdentification: 0x8000_0306n,
+          guestRflags: flags,
+        },
+      });
+      runToExit(cpu);
+      expect([cpu.vmread('exitReason').value, cpu.vmread('guestRflags').value]).toEqual([48n, flags]);
+    }
   });
 
   it('exit by the exception bitmap after their information was written', () => {
