@@ -6,6 +6,8 @@ import whole from './vitest.config.ts';
 export default defineConfig({
   test: {
     ...whole.test,
+    // No test of these starts the command.
+    globalSetup: [],
     include: [
       'test/index.test.ts',
       'test/vmcs/**/*.test.ts',

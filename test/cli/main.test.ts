@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
+import { COMMAND } from '../support/command.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 
 function vmxon(words: readonly string[], input = '', variables: Record<string, string> = {}) {
-  const args = ['--import', 'tsx', 'src/cli/main.ts', ...words];
+  const args = [...COMMAND, ...words];
   const { status, stdout, stderr } = spawnSync(process.execPath, args, {
     cwd: root,
     input,
@@ -89,7 +90,7 @@ describe('vmxon', () => {
   });
 
   it('says nothing when the reader of its output leaves early', () => {
-    const script = `${JSON.stringify(process.execPath)} --import tsx src/cli/main.ts explain --json | head -n 1`;
+    const script = `${JSON.stringify(process.execPath)} ${COMMAND.join(' ')} explain --json | head -n 1`;
     const { status, stdout, stderr } = spawnSync('sh', ['-c', script], { cwd: root, encoding: 'utf8' });
     expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: '[\n', stderr: '' });
   });

@@ -7,11 +7,12 @@ import { Command } from 'commander';
 import { describe, expect, it } from 'vitest';
 import { addRunCommand } from '../../src/cli/run.ts';
 import { assemble } from '../support/assemble.ts';
+import { COMMAND } from '../support/command.ts';
 import { multibootElf, multibootHeader } from '../support/elf-builder.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const folder = mkdtempSync(join(tmpdir(), 'vmxon-run-'));
-const MAIN = ['--import', 'tsx', 'src/cli/main.ts', 'run'];
+const MAIN = [...COMMAND, 'run'];
 /** Where the code of a Multiboot image of {@link multibootElf} lies. */
 const CODE = 0x10_000c;
 
