@@ -87,7 +87,8 @@ const SETTING = new Int32Array(SETTING_WORDS);
 /** Selects the view of the TLB that belongs to everything on which translations and rights depend. */
 function selectView(cpu: Processor): void {
   const w = cpu.i32;
-  SETTING[0] = w[CR0_LOW] as number;
+  // What differs most often comes first.
+  SETTING[0] = (cpu.vpid << 1) | (cpu.nonRoot ? 1 : 0);
   SETTING[1] = w[CR3_LOW] as number;
   SETTING[2] = w[CR3_LOW + 1] as number;
   SETTING[3] = w[CR4_LOW] as number;
@@ -95,9 +96,9 @@ function selectView(cpu: Processor): void {
   SETTING[5] = w[PKRU_LOW] as number;
   SETTING[6] = w[PKRS_LOW] as number;
   SETTING[7] = w[DR7_LOW] as number;
-  SETTING[8] = (cpu.vpid << 1) | (cpu.nonRoot ? 1 : 0);
+  SETTING[8] = w[CR0_LOW] as number;
   SETTING[9] = cpu.addressSpace;
-  SETTING[10] = Math.floor(cpu.apicAccessPage / PAGE_SIZE);
+  SETTING[10] = cpu.apicAccessPage < 0 ? -1 : cpu.apicAccessPage / PAGE_SIZE;
   cpu.tlb.select(SETTING);
 }
 

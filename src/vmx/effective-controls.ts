@@ -46,13 +46,19 @@ export function isOn(copy: ProcessorCopy, capabilities: VmxCapabilities, control
 }
 
 /** Some controls, as a mask for each word that has one of them. */
-export type ControlSet = readonly { readonly place: number; readonly mask: number }[];
+export interface ControlSet {
+  /** Where {@link EffectiveControls} keep whether one of them is 1. */
+  readonly index: number;
+  readonly masks: readonly { readonly place: number; readonly mask: number }[];
+}
+
+let sets = 0;
 
 /** Looks a set of controls up once, at module load. */
 export function controlSet(...ids: readonly ControlId[]): ControlSet {
   const masks = new Map<number, number>();
   for (const { place, mask } of ids.map(controlRef)) masks.set(place, (masks.get(place) ?? 0) | mask);
-  return [...masks].map(([place, mask]) => ({ place, mask }));
+  return { index: sets++, masks: [...masks].map(([place, mask]) => ({ place, mask })) };
 }
 
 const GROUPS = GROUP_NAMES.map((name) => {
@@ -78,6 +84,8 @@ export class EffectiveControls {
   /** The fields from which they come, as they stood. */
   private readonly fields: Uint32Array;
   private readonly capabilities: VmxCapabilities;
+  /** By set: whether one of its controls is 1, once it was asked. */
+  private readonly setsOn: boolean[] = [];
   /** What else depends on the controls, by whoever works it out. */
   readonly derived: unknown[] = [];
 
@@ -97,12 +105,12 @@ export class EffectiveControls {
   }
 
   /** One of the controls at least is 1. */
-  isAnyOn(set: ControlSet): boolean {
-    for (let i = 0; i < set.length; i++) {
-      const { place, mask } = set[i] as ControlSet[number];
-      if (((this.words[place] as number) & mask) !== 0) return true;
-    }
-    return false;
+  isAnyOn({ index, masks }: ControlSet): boolean {
+    const known = this.setsOn[index];
+    if (known !== undefined) return known;
+    const on = masks.some(({ place, mask }) => ((this.words[place] as number) & mask) !== 0);
+    this.setsOn[index] = on;
+    return on;
   }
 
   /** They are those of a VMCS with these fields. */

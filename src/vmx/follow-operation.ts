@@ -64,7 +64,7 @@ export function followOperation(p: Translating): void {
 export function followGuest(p: Translating): void {
   const { cpu, ept } = p;
   const copy = p.active.resident(p.vmx.current as ProcessorCopy);
-  const controls = controlsOf(copy, p.capabilities);
+  const controls = p.vmx.controls ?? controlsOf(copy, p.capabilities);
   cpu.portAsks = asksAtBoundaries(p, controls);
   updateDeadline(p);
   const translates = controls.isOn(ENABLE_EPT);

@@ -7,6 +7,7 @@ import { Register } from '../cpu/registers.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
 import type { ActiveSet } from './active-set.ts';
 import type { VmxCapabilities } from './capabilities/capabilities.ts';
+import type { EffectiveControls } from './effective-controls.ts';
 import type { HazardMonitor } from './hazards/hazard-monitor.ts';
 import type { VmxObserver } from './vmx-observer.ts';
 
@@ -65,6 +66,8 @@ export class VmxState {
   shutdown: 'no' | 'vmx-abort' = 'no';
 
   // Only in non-root operation:
+  /** Of the guest, as VM entry found them. */
+  controls: EffectiveControls | undefined;
   injectedEvent: InjectedEvent | undefined;
   /** The last instruction asserted a bus lock under "VMM bus-lock detection" (SDM §28.2). */
   busLockAsserted = false;
@@ -87,8 +90,8 @@ export class VmxState {
   svi = 0;
   /** A virtual interrupt is recognised (SDM §32.2.1). */
   virtualInterruptPending = false;
-  /** Guest deadline, 0 if disarmed (SDM §28.5.10). */
-  guestDeadline = 0n;
+  /** Guest deadline; undefined if disarmed (SDM §28.5.10). */
+  guestDeadline: bigint | undefined;
   /** Page offset and bytes of the virtualized APIC write of this operation (SDM §32.4.3), or {@link NO_APIC_WRITE}. */
   apicWrite = NO_APIC_WRITE;
   apicWriteBytes = 0;
@@ -122,7 +125,8 @@ export class VmxState {
     this.rvi = 0;
     this.svi = 0;
     this.virtualInterruptPending = false;
-    this.guestDeadline = 0n;
+    this.controls = undefined;
+    this.guestDeadline = undefined;
     this.apicWrite = NO_APIC_WRITE;
     this.apicAccessPage = -1;
     this.tprBelowThreshold = false;

@@ -4,7 +4,6 @@
  * questions with it.
  */
 import { bit } from '../bits/u64.ts';
-import { materialise } from '../cpu/flags.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
@@ -107,7 +106,7 @@ function isTransition({ kind }: Outcome): boolean {
 
 /** Everything of VT-x on one processor that a snapshot keeps. */
 export interface VmxSnapshot {
-  readonly state: Omit<VmxState, 'current' | 'link' | 'leave' | 'leaveNonRoot'>;
+  readonly state: Omit<VmxState, 'current' | 'link' | 'controls' | 'leave' | 'leaveNonRoot'>;
   readonly current: number;
   readonly link: number;
   readonly active: ActiveSetSnapshot;
@@ -166,7 +165,6 @@ export class VmxUnit implements VmxProcessor {
 
   /** Performs a VM exit that the processor itself came to, and what follows from it. */
   perform(request: ExitRequest): Outcome {
-    materialise(this.cpu);
     const outcome = performExit(this, request);
     operationChanged(this);
     return outcome;
@@ -423,7 +421,7 @@ export class VmxUnit implements VmxProcessor {
   }
 
   snapshot(): VmxSnapshot {
-    const { current, link, ...state } = this.vmx;
+    const { current, link, controls, ...state } = this.vmx;
     return {
       state: { ...state } as VmxSnapshot['state'],
       current: current?.address ?? NO_POINTER,
@@ -437,6 +435,7 @@ export class VmxUnit implements VmxProcessor {
     Object.assign(this.vmx, snapshot.state, {
       current: this.active.get(snapshot.current),
       link: this.active.get(snapshot.link),
+      controls: undefined,
     });
     this.cpu.translations.invalidateAll();
     this.cpu.tlb.forgetAll();

@@ -28,7 +28,7 @@ export function writeDeadline(p: VmxProcessor, copy: ProcessorCopy, value: bigin
   const now = p.cpu.quads[TSC] as bigint;
   const virtual = guestTsc(copy, p.capabilities, now);
   if (value !== 0n && value <= virtual) guestTimerEvent(p, copy);
-  else p.vmx.guestDeadline = value === 0n ? 0n : deadlineAfter(p, copy, now, value - virtual);
+  else p.vmx.guestDeadline = value === 0n ? undefined : deadlineAfter(p, copy, now, value - virtual);
   return true;
 }
 
@@ -41,21 +41,21 @@ function deadlineAfter(p: VmxProcessor, copy: ProcessorCopy, now: bigint, delay:
 /** Ticks of the TSC until a guest-timer event is pending; Infinity if the timer is not armed. */
 export function ticksToGuestTimer(p: VmxProcessor): number {
   const { guestDeadline } = p.vmx;
-  if (guestDeadline === 0n) return Infinity;
+  if (guestDeadline === undefined) return Infinity;
   return isGuestTimerDue(p) ? 0 : Number(guestDeadline - (p.cpu.quads[TSC] as bigint));
 }
 
 /** A guest-timer event is pending. */
 export function isGuestTimerDue(p: VmxProcessor): boolean {
   const { guestDeadline } = p.vmx;
-  return guestDeadline !== 0n && guestDeadline <= (p.cpu.quads[TSC] as bigint);
+  return guestDeadline !== undefined && guestDeadline <= (p.cpu.quads[TSC] as bigint);
 }
 
 /** Processing of a guest-timer event. */
 export function guestTimerEvent(p: VmxProcessor, copy: ProcessorCopy): void {
   requestVector(p, copy, (copy.words[2 * Field.virtualTimerVector] as number) & 0xff);
   evaluatePending(p, copy);
-  p.vmx.guestDeadline = 0n;
+  p.vmx.guestDeadline = undefined;
   setShadow(p, copy, 0n);
 }
 

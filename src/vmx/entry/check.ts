@@ -63,14 +63,17 @@ export interface EntryCheck<Id extends string = string> {
 export interface CheckList<Id extends string = string> {
   readonly sdm: SdmSection;
   readonly rows: readonly EntryCheck<Id>[];
+  /** A quick look at the fields: true only if every row holds, whatever the others are. */
+  readonly surelyHolds?: (c: CheckContext) => boolean;
 }
 
 /** A list whose type keeps the ids of its rows. (A function, because no mutant is made under `as const`.) */
 export function checkList<const Rows extends readonly EntryCheck[]>(
   sdm: SdmSection,
   rows: Rows,
-): { readonly sdm: SdmSection; readonly rows: Rows } {
-  return { sdm, rows };
+  surelyHolds?: (c: CheckContext) => boolean,
+): { readonly sdm: SdmSection; readonly rows: Rows; readonly surelyHolds?: (c: CheckContext) => boolean } {
+  return surelyHolds === undefined ? { sdm, rows } : { sdm, rows, surelyHolds };
 }
 
 export interface CheckOptions {

@@ -252,13 +252,19 @@ export function loadNonRegisterState(
         tsc: p.cpu.quads[R.IA32_TIME_STAMP_COUNTER] as bigint,
       }
     : undefined;
-  vmx.guestDeadline = controls.isOn(APIC_TIMER) ? (copy.quads[F.guestDeadline] as bigint) : 0n;
+  vmx.guestDeadline = controls.isOn(APIC_TIMER) ? armedDeadline(copy) : undefined;
   if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) loadInterruptStatus(p, copy);
   if (controls.isOn(APIC_ACCESSES)) {
     vmx.apicAccessPage = Number(copy.quads[F.apicAccessAddress] as bigint);
     vmx.tprBelowThreshold =
       controls.isOn(TPR_SHADOW) && !controls.isOn(VIRTUAL_INTERRUPT_DELIVERY) && isTprBelowThreshold(p, copy);
   }
+}
+
+/** A guest deadline of 0 is that of a disarmed timer (SDM §28.5.10). */
+function armedDeadline({ quads }: ProcessorCopy): bigint | undefined {
+  const deadline = quads[F.guestDeadline] as bigint;
+  return deadline === 0n ? undefined : deadline;
 }
 
 /** SDM §29.7.3: in which cases pending debug exceptions survive VM entry. */

@@ -59,6 +59,10 @@ function firstFailing(rows: readonly EntryCheck[], context: CheckContext): Entry
   return undefined;
 }
 
+function firstFailingOf(list: CheckList, context: CheckContext): EntryCheck | undefined {
+  return list.surelyHolds?.(context) === true ? undefined : firstFailing(list.rows, context);
+}
+
 /**
  * The first failing row for `copy`; undefined if VM entry may go on, and then the copy is marked
  * verified. `state` is a number that differs whenever the processor state differs that rows look at:
@@ -89,8 +93,9 @@ export function firstFailingCheck(
     pending &= ~bit;
     const index = 31 - Math.clz32(bit);
     const clean = (unverified & bit) === 0;
-    const rows = clean ? (OUTSIDE_ROWS[index] as readonly EntryCheck[]) : (LISTS[index] as CheckList).rows;
-    const failing = firstFailing(rows, context);
+    const failing = clean
+      ? firstFailing(OUTSIDE_ROWS[index] as readonly EntryCheck[], context)
+      : firstFailingOf(LISTS[index] as CheckList, context);
     if (failing !== undefined) {
       copy.unverified = unverified;
       // The lists before it hold under this state, those behind it under another.

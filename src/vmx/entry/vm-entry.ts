@@ -54,7 +54,9 @@ export function enter(
 ): Outcome | EntryRefused {
   const { vmx, active } = p;
   const copy = active.resident(vmx.current as ProcessorCopy);
-  if (p.hazards.watching && reportBeforeEntry(p, copy, instruction)) return STOPPED_AT_HAZARD;
+  if (p.hazards.watching && mayReport(copy, instruction) && reportBeforeEntry(p, copy, instruction)) {
+    return STOPPED_AT_HAZARD;
+  }
   const reduction = tmeReduction(p);
   if (copy.verifiedReduction !== reduction) {
     copy.verifiedReduction = reduction;
@@ -75,6 +77,7 @@ export function enter(
   if (link !== NONE && p.hazards.watching && reportLink(p, link, instruction)) return STOPPED_AT_HAZARD;
 
   vmx.operation = NonRoot;
+  vmx.controls = controls;
   loadGuestRegisters(p, copy, controls);
   const count = copy.words[2 * F.vmEntryMsrLoadCount] as number;
   if (count !== 0) {
@@ -135,6 +138,11 @@ function activateLink(p: VmxProcessor, address: number): void {
   p.vmx.link.written = record.written;
 }
 
+/** Which fields are used depends on the controls, and nothing else can un-write a field. */
+function mayReport(copy: ProcessorCopy, instruction: EntryInstruction): boolean {
+  return instruction === 'VMLAUNCH' || copy.unverified !== 0;
+}
+
 /** Software-use rules that only an attempt at VM entry can break (SDM §27.11.3); true if the machine stops. */
 function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
   const { hazards, cpu } = p;
@@ -143,9 +151,8 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
       const detail = `the VMCS was cleared and is launched again on CPU ${cpu.index}; VMRESUME would have done`;
       hazards.report('vmcs.needless-migration', cpu.index, instruction, copy.address, detail);
     }
+    if (copy.unverified === 0) return false;
   }
-  // Which fields are used depends on the controls, and nothing else can un-write a field.
-  if (copy.unverified === 0) return false;
   watchStructures(p, copy);
   const record = hazards.region(copy.address);
   for (const slot of usedFields(p, copy)) {

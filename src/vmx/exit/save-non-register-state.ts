@@ -64,7 +64,12 @@ export function saveNonRegisterState(
   if (controls.isOn(VIRTUAL_INTERRUPT_DELIVERY)) {
     saveWord(copy, INTERRUPT_STATUS_FIELD, (vmx.svi << 8) | vmx.rvi);
   }
-  if (capabilities.fieldExists[DEADLINE_FIELD] === 1) saveQuad(copy, DEADLINE_FIELD, vmx.guestDeadline);
+  if (capabilities.fieldExists[DEADLINE_FIELD] === 1) saveDeadline(copy, vmx.guestDeadline);
+}
+
+function saveDeadline(copy: ProcessorCopy, deadline: bigint | undefined): void {
+  if (deadline === undefined) saveWord(copy, DEADLINE_FIELD, 0);
+  else saveQuad(copy, DEADLINE_FIELD, deadline);
 }
 
 /**

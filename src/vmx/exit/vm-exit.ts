@@ -38,9 +38,9 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   const copy = p.active.resident(p.vmx.current as ProcessorCopy);
   const spec = SPECS[request.reason];
   materialise(p.cpu);
-  establishStateBeforeExit(p, copy, request, spec);
+  if (changesStateFirst(request)) establishStateBeforeExit(p, copy, request, spec);
   recordExit(p, copy, request, spec);
-  const controls = controlsOf(copy, p.capabilities);
+  const controls = p.vmx.controls ?? controlsOf(copy, p.capabilities);
   saveGuestState(p, copy, request, spec, controls);
   p.active.copyChanged(copy);
   p.observer?.exit(copy);
@@ -54,6 +54,11 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   if (aborted !== undefined) return aborted;
   if (isNmi(request.event)) p.cpu.words[NMI_LOW] = 1;
   return vmExit(request.reason);
+}
+
+/** Exits that say nothing of an event or a qualification find the state as it is. */
+function changesStateFirst({ event, originalEvent, qualification }: ExitRequest): boolean {
+  return event !== undefined || originalEvent !== undefined || qualification !== undefined;
 }
 
 /**

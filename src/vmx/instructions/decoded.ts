@@ -15,7 +15,13 @@ import { Access } from '../../cpu/tlb.ts';
 import * as information from '../intercepts/instruction-information.ts';
 import { fault, type Outcome } from '../outcome.ts';
 import type { VmxUnit } from '../vmx-unit.ts';
-import { type InstructionForm, type MemoryOperand, REGISTER_FORM, type SourceOperand } from './operands.ts';
+import {
+  type InstructionForm,
+  type MemoryOperand,
+  NO_OPERAND_FORM,
+  REGISTER_FORM,
+  type SourceOperand,
+} from './operands.ts';
 import { needsNoChecks } from './vmread-vmwrite.ts';
 
 const T0 = Register.T0;
@@ -58,6 +64,12 @@ function storeInMemory(cpu: Processor, i: Instruction, value: bigint, bytes: num
     : raised(cpu);
 }
 
+/** Of instructions without operands, by length. */
+const PLAIN_FORMS: readonly InstructionForm[] = Array.from({ length: 16 }, (_, length) => ({
+  length,
+  ...NO_OPERAND_FORM,
+}));
+
 /** What an exit would report; RIP is that of the next instruction. */
 function formOf(cpu: Processor, instruction: VmxInstruction, i: Instruction): InstructionForm {
   let described = 0;
@@ -66,6 +78,7 @@ function formOf(cpu: Processor, instruction: VmxInstruction, i: Instruction): In
   } else if (instruction === VmxInstruction.INVEPT || instruction === VmxInstruction.INVVPID) {
     described = information.invalidation(i);
   } else if (i.hasMemory) described = information.memoryOperand(i);
+  else return PLAIN_FORMS[i.length] as InstructionForm;
   return { length: i.length, displacement: information.displacement(cpu, i), information: described };
 }
 

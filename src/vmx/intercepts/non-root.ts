@@ -19,7 +19,7 @@ import type { ExitRequest } from '../exit/exit-request.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { keepMasked, readThroughShadow } from './control-registers.ts';
 import { guestTsc, physicalDelay } from './guest-time.ts';
-import { INTERCEPTS, type InterceptRow } from './intercept-list.ts';
+import { INTERCEPTS } from './intercept-list.ts';
 
 const IA32_TIME_STAMP_COUNTER = 0x10;
 const IA32_SPEC_CTRL = 0x48;
@@ -37,16 +37,13 @@ const ENABLING: Readonly<Record<Enabling, ControlRef>> = {
 };
 
 /** Requests of rows that say nothing but reason and length, made once: by cause and length. */
-const PLAIN: ReadonlyMap<InterceptRow, readonly ExitRequest[]> = new Map(
-  Object.values(INTERCEPTS)
-    .filter((row) => row.qualification === undefined && row.information === undefined)
-    .map((row) => [
-      row,
-      Array.from({ length: MAX_LENGTH + 1 }, (_, instructionLength) =>
-        Object.freeze({ reason: row.reason, instructionLength }),
-      ),
-    ]),
-);
+const PLAIN: (readonly ExitRequest[] | undefined)[] = [];
+for (const [cause, { reason, qualification, information }] of Object.entries(INTERCEPTS)) {
+  if (qualification !== undefined || information !== undefined) continue;
+  PLAIN[Number(cause)] = Array.from({ length: MAX_LENGTH + 1 }, (_, instructionLength) =>
+    Object.freeze({ reason, instructionLength }),
+  );
+}
 
 export class NonRootOperation {
   private readonly p: VmxProcessor;
@@ -66,10 +63,12 @@ export class NonRootOperation {
   /** The exit that instruction `i` causes for `cause`, or undefined. */
   exitOf(i: Instruction, cause: Intercept, a: number, b: number): ExitRequest | undefined {
     const row = INTERCEPTS[cause];
+    const plain = PLAIN[cause];
+    if (plain !== undefined && row.when === undefined) return plain[i.length];
     const execution = { p: this.p, copy: this.copy, i, a, b };
     if (row.when !== undefined && !row.when(execution)) return undefined;
     return (
-      PLAIN.get(row)?.[i.length] ?? {
+      plain?.[i.length] ?? {
         reason: row.reason,
         instructionLength: i.length,
         ...(row.qualification && { qualification: row.qualification(execution) }),

@@ -256,7 +256,8 @@ describe('after a VM exit', () => {
       vpid: 0,
       mtfPending: false,
       virtualNmiBlocking: false,
-      guestDeadline: 0n,
+      guestDeadline: undefined,
+      controls: undefined,
       shutdown: 'no',
       current: p.copy,
     });
