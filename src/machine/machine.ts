@@ -155,6 +155,7 @@ export class Machine {
     this.memory.devices = platform.ioApic;
     this.#bus.acknowledgeExternal = () => platform.interrupts.acknowledge();
     this.#bus.endOfInterrupt = (vector) => platform.ioApic.endOfInterrupt(vector);
+    this.#bus.acceptanceChanged = () => platform.ioApic.retry();
     return platform;
   }
 

@@ -160,10 +160,10 @@ export class ApicRegisterFile implements LocalApic {
         this.#unit.endInterrupt();
         return;
       case R.LogicalDestination:
-        s.logicalDestination = value;
+        this.#unit.setLogicalDestination(value);
         return;
       case R.DestinationFormat:
-        s.destinationFormat = (value | RESERVED_FORMAT) >>> 0;
+        this.#unit.setDestinationFormat((value | RESERVED_FORMAT) >>> 0);
         return;
       case R.SpuriousInterruptVector:
         this.#unit.setSpurious(value);

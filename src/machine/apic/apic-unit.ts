@@ -130,6 +130,7 @@ export class ApicUnit implements InterruptSource {
       if ((Number(old & 0xfffn) & ApicBase.EN) !== 0 && !this.isPresent) this.#reset();
       this.#cpu.tlb.forgetAll();
       this.#evaluate();
+      this.#bus.acceptanceChanged();
     } else if (index === IA32_TSC_DEADLINE) this.timer.deadlineWritten();
     this.rescheduled();
   }
@@ -326,7 +327,18 @@ export class ApicUnit implements InterruptSource {
       this.registers.externalWaits = false;
     }
     this.#evaluate();
+    this.#bus.acceptanceChanged();
     this.rescheduled();
+  }
+
+  setLogicalDestination(value: number): void {
+    this.registers.logicalDestination = value;
+    this.#bus.acceptanceChanged();
+  }
+
+  setDestinationFormat(value: number): void {
+    this.registers.destinationFormat = value;
+    this.#bus.acceptanceChanged();
   }
 
   setEntry(entry: number, written: number): void {

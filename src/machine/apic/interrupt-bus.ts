@@ -12,6 +12,8 @@ export class InterruptBus {
   acknowledgeExternal: () => number = () => 0;
   /** Tells the I/O APICs of the end of a level-triggered interrupt. */
   endOfInterrupt: (vector: number) => void = () => {};
+  /** Tells the I/O APICs that a local APIC may accept what it did not before. */
+  acceptanceChanged: () => void = () => {};
 
   /** Delivers to the destinations of `message`; whether one accepts it. */
   deliver(message: InterruptMessage): boolean {

@@ -1,7 +1,8 @@
 /**
  * The I/O APIC (82093AA with an EOI register, as chipsets have it) at FEC00000H: 24 inputs, each with an
  * entry of the redirection table. A level-triggered interrupt is sent once and again after its EOI while
- * the input is asserted; an edge that comes while its entry is masked is lost.
+ * the input is asserted; one that no APIC accepts is held and sent again when that may have changed. An
+ * edge that comes while its entry is masked, or that nobody accepts, is lost.
  */
 import type { MappedDevices } from '../../cpu/memory-mapped.ts';
 import { DeliveryMode, type InterruptMessage, XAPIC_BROADCAST } from '../apic/interrupt-message.ts';
@@ -28,6 +29,8 @@ const ID_BITS = 0x0f00_0000;
 const Entry = {
   Vector: 0xff,
   Logical: 1 << 11,
+  /** Delivery status: held, because no APIC accepts it. */
+  Pending: 1 << 12,
   ActiveLow: 1 << 13,
   RemoteIrr: 1 << 14,
   Level: 1 << 15,
@@ -41,6 +44,7 @@ export interface IoApicState {
   readonly low: Uint32Array;
   readonly high: Uint32Array;
   readonly inputs: number;
+  readonly held: number;
 }
 
 export class IoApic implements MappedDevices {
@@ -53,6 +57,8 @@ export class IoApic implements MappedDevices {
   #id = 0;
   /** Electrical levels of the inputs. */
   #inputs = 0;
+  /** Inputs whose level-triggered interrupt no APIC accepted. */
+  #held = 0;
 
   /** `send` delivers a message; whether an APIC accepted it. */
   constructor(send: (message: InterruptMessage) => boolean, changed: () => void = () => {}) {
@@ -96,7 +102,8 @@ export class IoApic implements MappedDevices {
     if (this.#select === VERSION) return VERSION_VALUE;
     const input = (this.#select - REDIRECTION) >> 1;
     if (input < 0 || input >= IO_APIC_INPUTS) return 0;
-    return ((this.#select & 1) === 0 ? this.#low : this.#high)[input] as number;
+    if ((this.#select & 1) !== 0) return this.#high[input] as number;
+    return (this.#low[input] as number) | ((this.#held >>> input) & 1 ? Entry.Pending : 0);
   }
 
   #write(value: number): void {
@@ -105,6 +112,7 @@ export class IoApic implements MappedDevices {
     if (input < 0 || input >= IO_APIC_INPUTS) return;
     if ((this.#select & 1) !== 0) {
       this.#high[input] = value & 0xff00_0000;
+      if ((this.#held >>> input) & 1) this.#sendLevel(input);
       return;
     }
     const remote = (value & Entry.Level) !== 0 ? (this.#low[input] as number) & Entry.RemoteIrr : 0;
@@ -139,9 +147,18 @@ export class IoApic implements MappedDevices {
 
   #sendLevel(input: number): void {
     const entry = this.#low[input] as number;
+    this.#held &= ~(1 << input);
     if ((entry & Entry.Level) === 0 || (entry & (Entry.Masked | Entry.RemoteIrr)) !== 0) return;
-    if (!this.#isAsserted(input) || !this.#deliver(input)) return;
-    if (modeOf(entry) <= DeliveryMode.LowestPriority) this.#low[input] = entry | Entry.RemoteIrr;
+    if (!this.#isAsserted(input)) return;
+    if (!this.#deliver(input)) this.#held |= 1 << input;
+    else if (modeOf(entry) <= DeliveryMode.LowestPriority) this.#low[input] = entry | Entry.RemoteIrr;
+  }
+
+  /** What APICs accept may have changed: interrupts that are held are sent again. */
+  retry(): void {
+    for (let input = 0; this.#held >>> input !== 0; input++) {
+      if ((this.#held >>> input) & 1) this.#sendLevel(input);
+    }
   }
 
   #deliver(input: number): boolean {
@@ -173,6 +190,7 @@ export class IoApic implements MappedDevices {
       low: this.#low.slice(),
       high: this.#high.slice(),
       inputs: this.#inputs,
+      held: this.#held,
     };
   }
 
@@ -182,6 +200,7 @@ export class IoApic implements MappedDevices {
     this.#low.set(state.low);
     this.#high.set(state.high);
     this.#inputs = state.inputs;
+    this.#held = state.held;
   }
 }
 

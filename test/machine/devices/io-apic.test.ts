@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { InterruptMessage } from '../../../src/machine/apic/interrupt-message.ts';
 import { IoApic } from '../../../src/machine/devices/io-apic.ts';
+import type { Machine } from '../../../src/machine/machine.ts';
 import { acknowledge, apicMachine, loadApic, sendIpi, storeApic } from '../../support/apic.ts';
 
 const BASE = 0xfec0_0000;
@@ -8,12 +9,15 @@ const LEVEL = 1 << 15;
 const ACTIVE_LOW = 1 << 13;
 const MASKED = 1 << 16;
 const REMOTE_IRR = 1 << 14;
+const PENDING = 1 << 12;
+const LOGICAL = 1 << 11;
 
 function made(accepts = true) {
   const sent: InterruptMessage[] = [];
+  const apic = { accepts };
   const io = new IoApic((message) => {
     sent.push(message);
-    return accepts;
+    return apic.accepts;
   });
   const write = (register: number, value: number) => {
     io.store(BASE, register);
@@ -23,7 +27,7 @@ function made(accepts = true) {
     io.store(BASE, register);
     return io.load(BASE + 0x10) >>> 0;
   };
-  return { io, sent, write, read, entry: (input: number, low: number) => write(0x10 + 2 * input, low) };
+  return { io, sent, apic, write, read, entry: (input: number, low: number) => write(0x10 + 2 * input, low) };
 }
 
 describe('registers of the I/O APIC', () => {
@@ -130,7 +134,7 @@ describe('a level-triggered input', () => {
     const refused = made(false);
     refused.entry(9, LEVEL | 0x51);
     refused.io.drive(9, true);
-    expect(refused.read(0x10 + 18)).toBe(LEVEL | 0x51);
+    expect(refused.read(0x10 + 18)).toBe(LEVEL | PENDING | 0x51);
     const nmi = made();
     nmi.entry(9, LEVEL | 0x400);
     nmi.io.drive(9, true);
@@ -139,6 +143,71 @@ describe('a level-triggered input', () => {
       false,
       true,
     ]);
+  });
+});
+
+describe('a level-triggered interrupt that nobody accepts', () => {
+  it('is held and sent again until it is accepted, then no more', () => {
+    const { io, sent, apic, entry, read } = made(false);
+    entry(9, LEVEL | 0x51);
+    entry(23, LEVEL | 0x52);
+    io.drive(9, true);
+    io.drive(23, true);
+    io.retry();
+    expect([sent.length, read(0x10 + 18), read(0x10 + 46)]).toEqual([
+      4,
+      LEVEL | PENDING | 0x51,
+      LEVEL | PENDING | 0x52,
+    ]);
+    apic.accepts = true;
+    io.retry();
+    io.retry();
+    expect(sent.slice(4).map((m) => m.vector)).toEqual([0x51, 0x52]);
+    expect([read(0x10 + 18), read(0x10 + 46)]).toEqual([
+      LEVEL | REMOTE_IRR | 0x51,
+      LEVEL | REMOTE_IRR | 0x52,
+    ]);
+  });
+
+  it.each<[string, (io: ReturnType<typeof made>) => void]>([
+    ['its input is no longer asserted', ({ io }) => io.drive(9, false)],
+    ['it is masked', ({ entry }) => entry(9, MASKED | LEVEL | 0x51)],
+    ['its entry becomes edge-triggered', ({ entry }) => entry(9, 0x51)],
+  ])('is not when %s', (_, end) => {
+    const held = made(false);
+    held.entry(9, LEVEL | 0x51);
+    held.io.drive(9, true);
+    held.apic.accepts = true;
+    end(held);
+    const before = held.sent.length;
+    held.io.retry();
+    expect([held.sent.length, held.read(0x10 + 18) & PENDING]).toEqual([before, 0]);
+  });
+
+  it('goes to a new destination at once', () => {
+    const { io, sent, apic, entry, write, read } = made(false);
+    entry(9, LEVEL | 0x51);
+    io.drive(9, true);
+    apic.accepts = true;
+    write(0x11 + 18, 0x0200_0000);
+    expect([sent.map((m) => m.destination), read(0x10 + 18)]).toEqual([[0, 2], LEVEL | REMOTE_IRR | 0x51]);
+  });
+
+  it('one of another delivery mode is not repeated once it was accepted', () => {
+    const { io, sent, entry } = made();
+    entry(9, LEVEL | 0x400);
+    io.drive(9, true);
+    io.retry();
+    expect(sent).toHaveLength(1);
+  });
+
+  it('an edge is lost', () => {
+    const { io, sent, apic, entry, read } = made(false);
+    entry(9, 0x51);
+    io.drive(9, true);
+    apic.accepts = true;
+    io.retry();
+    expect([sent.length, read(0x10 + 18)]).toEqual([1, 0x51]);
   });
 });
 
@@ -176,6 +245,57 @@ describe('the I/O APIC of a machine', () => {
     expect(acknowledge(cpu)).toBeUndefined();
     machine.platform?.ioApic.store(BASE + 0x40, 0x61);
     expect(acknowledge(cpu)).toBe(0x61);
+  });
+
+  type Change = (cpu: ReturnType<Machine['cpu']>) => void;
+
+  it.each<[string, number, Change, Change]>([
+    [
+      'is enabled by software',
+      0xff,
+      (cpu) => storeApic(cpu, 'SpuriousInterruptVector', 0xff),
+      (cpu) => storeApic(cpu, 'SpuriousInterruptVector', 0x1ff),
+    ],
+    [
+      'is enabled by IA32_APIC_BASE, then by software',
+      0xff,
+      (cpu) => cpu.wrmsr(0x1b, 0xfee0_0000n),
+      (cpu) => {
+        cpu.wrmsr(0x1b, 0xfee0_0800n);
+        storeApic(cpu, 'SpuriousInterruptVector', 0x1ff);
+      },
+    ],
+    [
+      'has the logical destination',
+      4,
+      (cpu) => storeApic(cpu, 'LogicalDestination', 0x0200_0000),
+      (cpu) => storeApic(cpu, 'LogicalDestination', 0x0400_0000),
+    ],
+    [
+      'has the format of the destination',
+      4,
+      (cpu) => {
+        storeApic(cpu, 'LogicalDestination', 0x0700_0000);
+        storeApic(cpu, 'DestinationFormat', 0x0fff_ffff);
+        storeApic(cpu, 'LogicalDestination', 0x1400_0000);
+      },
+      (cpu) => storeApic(cpu, 'DestinationFormat', 0xffff_ffff),
+    ],
+  ])('holds a level until a local APIC %s', (_, destination, refuse, accept) => {
+    const machine = apicMachine();
+    const cpu = machine.cpu(0);
+    refuse(cpu);
+    program(machine, 20, LEVEL | LOGICAL | 0x61);
+    machine.platform?.ioApic.store(BASE, 0x11 + 2 * 20);
+    machine.platform?.ioApic.store(BASE + 0x10, (destination << 24) >>> 0);
+    line(machine, 20, 1);
+    const kept = machine.snapshot();
+    for (let again = 0; again < 2; again++) {
+      expect(acknowledge(cpu)).toBeUndefined();
+      accept(cpu);
+      expect([acknowledge(cpu), acknowledge(cpu)]).toEqual([0x61, undefined]);
+      machine.restore(kept);
+    }
   });
 
   it('an edge-triggered IPI of the same vector tells the I/O APIC nothing', () => {
