@@ -177,12 +177,12 @@ function takesMachineCheck(cpu: Processor): boolean {
   return true;
 }
 
-/** SMIs are blocked in SMM and while a SIPI is awaited; blocking by STI and by MOV SS holds them back too. */
+/** SMIs are blocked in SMM, when VT-x says so, and while a SIPI is awaited; blocking by STI and by MOV SS holds them back too. */
 function takesSmi(cpu: Processor): boolean {
   const w = cpu.i32;
   if (w[SMI_PENDING] === 0 || ((w[IN_SMM] as number) | (w[BLOCKING_BY_SMI] as number)) !== 0) return false;
   if (isBlocked(cpu) || w[ACTIVITY] === Activity.WaitForSipi) return false;
-  enterSmm(cpu);
+  if (!cpu.vmxPort.exitsOnSmi()) enterSmm(cpu);
   return true;
 }
 

@@ -101,8 +101,8 @@ export function writeCr4(cpu: Processor, source: bigint): boolean {
   const old = cpu.read('CR4');
   const value = cpu.nonRoot ? cpu.vmxPort.writtenControlRegister('CR4', source) : source;
   if ((value & ~cpu.features.cr4Bits) !== 0n) return refuse(cpu);
-  // SMM is outside VMX operation (SDM §34.14.3).
-  if ((value & one(CR4.VMXE)) !== 0n && cpu.i32[2 * Register.inSmm] !== 0) return refuse(cpu);
+  // SMM is outside VMX operation but under dual-monitor treatment, where the bit is 1 (SDM §34.14.3).
+  if ((value & ~old & one(CR4.VMXE)) !== 0n && cpu.i32[2 * Register.inSmm] !== 0) return refuse(cpu);
   const changed = value ^ old;
   if (cpu.ia32eMode) {
     if ((value & one(CR4.PAE)) === 0n || (changed & one(CR4.LA57)) !== 0n) return refuse(cpu);

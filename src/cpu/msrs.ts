@@ -45,6 +45,25 @@ function featureControlReserved(features: CpuidFeatures): bigint {
   return reserved;
 }
 
+const IA32_VMX_BASIC = 0x480;
+const IA32_VMX_MISC = 0x485;
+/** IA32_VMX_BASIC: there is dual-monitor treatment. IA32_VMX_MISC: IA32_SMBASE can be read; bit 2 of IA32_SMM_MONITOR_CTL. */
+const DUAL_MONITOR = 49;
+const READ_SMBASE = 15;
+const MONITOR_CTL_2 = 28;
+
+const reports = (cpu: MsrBearer, msr: number, position: number) =>
+  bit(cpu.vmxPort.capabilityMsr(msr) ?? 0n, position);
+const inSmm = (cpu: MsrBearer) => cpu.quads[Register.inSmm] !== 0n;
+
+/** IA32_SMM_MONITOR_CTL (SDM §34.15.5): software in SMM writes it. */
+function checkSmmMonitorControl(cpu: MsrBearer, value: bigint): MsrAccess {
+  if (!reports(cpu, IA32_VMX_BASIC, DUAL_MONITOR)) return 'does-not-exist';
+  if (!inSmm(cpu)) return 'read-only';
+  const defined = mask(31, 12) | 1n | (reports(cpu, IA32_VMX_MISC, MONITOR_CTL_2) ? 4n : 0n);
+  return (value & ~defined) === 0n ? 'ok' : 'reserved-bit';
+}
+
 function hasFeatureControl(features: CpuidFeatures): boolean {
   return features.vmx || features.smx || features.sgx;
 }
@@ -55,6 +74,14 @@ export function readMsr(cpu: MsrBearer, index: number): bigint | undefined {
   if (isX2apicMsr(index)) return cpu.localApic.readMsr(index);
   if (index === IA32_FEATURE_CONTROL) {
     return hasFeatureControl(cpu.features) ? cpu.quads[Register.IA32_FEATURE_CONTROL] : undefined;
+  }
+  if (index === IA32_SMM_MONITOR_CTL) {
+    const exists = reports(cpu, IA32_VMX_BASIC, DUAL_MONITOR);
+    return exists ? cpu.quads[Register.IA32_SMM_MONITOR_CTL] : undefined;
+  }
+  if (index === IA32_SMBASE) {
+    const readable = inSmm(cpu) && reports(cpu, IA32_VMX_MISC, READ_SMBASE);
+    return readable ? cpu.quads[Register.IA32_SMBASE] : undefined;
   }
   const row = msrRow(index);
   return row?.exists(cpu.features) ? cpu.quads[row.slot] : undefined;
@@ -71,6 +98,7 @@ export function checkMsrWrite(cpu: MsrBearer, index: number, value: bigint): Msr
     if (bit(cpu.quads[Register.IA32_FEATURE_CONTROL] as bigint, 0)) return 'read-only';
     return (value & featureControlReserved(cpu.features)) === 0n ? 'ok' : 'reserved-bit';
   }
+  if (index === IA32_SMM_MONITOR_CTL) return checkSmmMonitorControl(cpu, value);
   const row = msrRow(index);
   if (!row?.exists(cpu.features)) return 'does-not-exist';
   const access = checkMsrValue(row, value, cpu.features);
@@ -91,6 +119,10 @@ export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAcces
   if (access !== 'ok') return access;
   if (index === IA32_FEATURE_CONTROL) {
     cpu.quads[Register.IA32_FEATURE_CONTROL] = value;
+    return 'ok';
+  }
+  if (index === IA32_SMM_MONITOR_CTL) {
+    cpu.quads[Register.IA32_SMM_MONITOR_CTL] = value;
     return 'ok';
   }
   if (isX2apicMsr(index)) {

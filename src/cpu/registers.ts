@@ -236,6 +236,14 @@ const WORKING = [
   'userInterruptDelivery',
   /** 1 while an IRET executes that ended blocking by NMI, and VM exits that it causes report it. */
   'unblockedByIret',
+  /** The last I/O instruction or iteration (io-instruction.ts): when it ended, what it was, and registers before it. */
+  'ioEnd',
+  'ioQualification',
+  'ioLinear',
+  'ioRcx',
+  'ioRsi',
+  'ioRdi',
+  'ioRip',
 ] as const;
 
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;

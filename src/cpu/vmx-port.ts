@@ -67,6 +67,8 @@ export interface VmxPort {
    */
   exitPending(): void;
 
+  /** Whether an SMI, which is then taken, causes a VM exit: under dual-monitor treatment (SDM §34.15.2). */
+  exitsOnSmi(): boolean;
   /** Whether VMX operation blocks INIT signals (SDM §26.8). */
   blocksInit(): boolean;
 
@@ -154,6 +156,7 @@ export const NO_VMX: VmxPort = {
   exitsOnEvent: () => false,
   exitsOnTripleFault: () => false,
   exitsOnTaskSwitch: () => false,
+  exitsOnSmi: () => false,
   blocksInit: () => false,
   entersSmm: () => undefined,
   leavesSmm: () => {},

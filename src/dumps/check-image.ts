@@ -53,6 +53,8 @@ const DUMP_ENVIRONMENT: EntryEnvironment = {
   cr3: () => undefined,
   tmeReduction: () => 0,
   currentVmcs: () => undefined,
+  vmxonPointer: () => undefined,
+  vmcsAt: () => undefined,
   read32: () => undefined,
   read64: () => undefined,
 };
@@ -84,7 +86,9 @@ function reportedFailure({ instructionError, exitReason }: Reported): ReportedFa
 }
 
 function outcomeOf(row: EntryCheck): ReportedFailure {
-  return row.consequence.kind === 'VMfailValid' ? row.consequence.error : 'entry-failure';
+  if (row.consequence.kind !== 'VMfailValid') return 'entry-failure';
+  // The other errors are those of VM entries that return from SMM, of which there are no dumps.
+  return row.consequence.error === 8 ? 8 : 7;
 }
 
 /**

@@ -3,7 +3,7 @@
  * whether instructions may exit, who translates guest-physical addresses, when VT-x has to be asked.
  */
 import { Attention } from '../cpu/attention.ts';
-import { abandonDelivery } from '../cpu/events.ts';
+import { abandonDelivery, deliverInjected } from '../cpu/events.ts';
 import { forgetEverything } from '../cpu/paging.ts';
 import { recogniseAfterTransition } from '../cpu/user-interrupts.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
@@ -36,9 +36,19 @@ export function operationChanged(p: Translating): void {
   }
   abandonDelivery(cpu);
   followOperation(p);
+  deliverIntoRoot(p);
   recogniseAfterTransition(cpu);
   // Before the first instruction of a guest comes what VM entry injected or left pending.
   cpu.requestAttention(cpu.portAsks ? ENTERED : LOOKUP);
+}
+
+/** What a VM entry that returned from SMM to VMX root operation injected: nothing exits there (SDM §34.15.4.8). */
+function deliverIntoRoot({ cpu, vmx }: Translating): void {
+  const { injectedEvent } = vmx;
+  if (vmx.operation !== Operation.Root || injectedEvent === undefined) return;
+  vmx.injectedEvent = undefined;
+  const { identification, errorCode, instructionLength, data, blockedBySti } = injectedEvent;
+  deliverInjected(cpu, identification | 0, errorCode, instructionLength, true, data, blockedBySti);
 }
 
 /** Tells the processor what kind of operation it is in. */

@@ -11,6 +11,7 @@ import {
   readMsr,
   writeMsr,
 } from '../cpu/msrs.ts';
+import { Register } from '../cpu/registers.ts';
 import type { SdmSection } from '../sdm/sections.ts';
 import { MSR_AREA_ENTRY_SIZE, type MsrAreaEntry } from '../vmcs/formats.ts';
 import type { ProcessorCopy } from '../vmcs/processor-copy.ts';
@@ -38,9 +39,11 @@ export interface MsrStoreCheck extends MsrAreaCheck {
   readonly id: `msrstore.${string}`;
 }
 
+/** The VM entry began, or the VM exit ends, in SMM. */
+const inSmm = (p: VmxProcessor) => p.cpu.words[2 * Register.inSmm] !== 0;
 const isX2apic = (index: number) => index >>> 8 === 8;
 
-/** The rules in order (SDM §29.4, §30.6). No entry begins and no exit ends in SMM here. */
+/** The rules in order (SDM §29.4, §30.6). */
 export const MSR_LOAD_CHECKS: readonly MsrLoadCheck[] = [
   {
     id: 'msrload.not-fs-base',
@@ -63,8 +66,8 @@ export const MSR_LOAD_CHECKS: readonly MsrLoadCheck[] = [
   {
     id: 'msrload.not-smm-only',
     sdm: '29.4',
-    rule: 'The MSR is not one that only software in SMM can write, such as IA32_SMM_MONITOR_CTL.',
-    holds: ({ index }) => index !== IA32_SMM_MONITOR_CTL,
+    rule: 'The MSR is not one that only software in SMM can write, such as IA32_SMM_MONITOR_CTL, unless the transition begins or ends there.',
+    holds: ({ index }, p) => index !== IA32_SMM_MONITOR_CTL || inSmm(p),
   },
   {
     id: 'msrload.not-smbase',
@@ -103,8 +106,8 @@ export const MSR_STORE_CHECKS: readonly MsrStoreCheck[] = [
   {
     id: 'msrstore.not-smm-only',
     sdm: '30.4',
-    rule: 'The MSR is not one that only software in SMM can read, such as IA32_SMBASE (9EH).',
-    holds: ({ index }) => index !== IA32_SMBASE,
+    rule: 'The MSR is not one that only software in SMM can read, such as IA32_SMBASE (9EH), unless the exit ends there.',
+    holds: ({ index }, p) => index !== IA32_SMBASE || inSmm(p),
   },
   {
     id: 'msrstore.reserved-63-32',

@@ -28,12 +28,16 @@ import {
 import { busLockExit, noteBusLock, noteEvent, timeoutExit } from './events/instruction-exits.ts';
 import { resumeOperation, suspendOperation } from './events/system-management.ts';
 import type { ExitRequest } from './exit/exit-request.ts';
+import { operationChanged } from './follow-operation.ts';
 import { executeDecoded } from './instructions/decoded.ts';
 import * as events from './intercepts/event-exits.ts';
 import { NonRootOperation } from './intercepts/non-root.ts';
+import { smiExit } from './smm/smm-exit.ts';
+import { NO_POINTER } from './vmx-state.ts';
 import type { VmxUnit } from './vmx-unit.ts';
 
 const ACTIVITY = 2 * Register.activityState;
+const SMI_PENDING = 2 * Register.smiPending;
 
 export class UnitPort implements VmxPort {
   private readonly unit: VmxUnit;
@@ -171,6 +175,15 @@ export class UnitPort implements VmxPort {
 
   exitsOnTaskSwitch(selector: number): boolean {
     return this.performs(events.taskGateExit(this.unit, selector));
+  }
+
+  exitsOnSmi(): boolean {
+    const { unit } = this;
+    if (unit.vmx.smmTransfer === NO_POINTER) return false;
+    unit.cpu.words[SMI_PENDING] = 0;
+    smiExit(unit);
+    operationChanged(unit);
+    return true;
   }
 
   blocksInit(): boolean {

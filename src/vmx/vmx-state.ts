@@ -58,6 +58,8 @@ export class VmxState {
   initBlocked = false;
   /** A20M is blocked in VMX operation (SDM §26.8). */
   a20mBlocked = false;
+  /** While dual-monitor treatment is active: the SMM-transfer VMCS pointer (SDM §34.15.1), otherwise {@link NO_POINTER}. */
+  smmTransfer = NO_POINTER;
   /** A machine-check event that strikes at the next VM entry (SDM §29.9). */
   machineCheckPending = false;
   /** VMX operation as an SMI found it, in SMM (SDM §34.14.1). */
@@ -104,6 +106,7 @@ export class VmxState {
   leave(): void {
     this.operation = Operation.Outside;
     this.vmxonPointer = NO_POINTER;
+    this.smmTransfer = NO_POINTER;
     this.current = undefined;
     this.initBlocked = false;
     this.a20mBlocked = false;

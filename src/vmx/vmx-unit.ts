@@ -25,8 +25,10 @@ import {
 import { Misc } from './capabilities/capability-msrs.ts';
 import type { EntryInstruction } from './entry/basic-checks.ts';
 import { CheckContext } from './entry/check-context.ts';
+import { RETURNS_FROM_SMM } from './entry/checks/guest-conditions.ts';
 import { type Explanation, explainEntry } from './entry/explain.ts';
 import { environmentOf } from './entry/processor-environment.ts';
+import { viewOfReturn } from './entry/return-from-smm.ts';
 import { DEPENDENTS } from './entry/verify.ts';
 import { ExtendedPageTables } from './ept/extended-page-tables.ts';
 import { checkExitRequest, type ExitRequest } from './exit/exit-request.ts';
@@ -395,7 +397,9 @@ export class VmxUnit implements VmxProcessor {
   explain(): Explanation {
     const { current } = this.vmx;
     if (current === undefined) throw new RangeError('there is no current VMCS to explain');
-    this.context.examine(this.active.resident(current).words);
+    const copy = this.active.resident(current);
+    this.context.examine(copy.words);
+    if (RETURNS_FROM_SMM.test(this.context)) this.context.examine(viewOfReturn(this, copy).words);
     return explainEntry(this.context);
   }
 

@@ -10,6 +10,7 @@ import { situationOf } from '../support/evaluate.ts';
 import type { Witness } from '../support/witness.ts';
 import { CONTROL_WITNESSES } from '../vmx/entry/witnesses-controls.ts';
 import { GUEST_WITNESSES } from '../vmx/entry/witnesses-guest.ts';
+import { SMM_WITNESSES } from '../vmx/entry/witnesses-smm.ts';
 import { VARIANTS } from './field-values.ts';
 import { writeHaxmDump, writeXenDump } from './writers.ts';
 
@@ -56,7 +57,11 @@ function valuesOf(witness: Witness, { hardwareError, qualification }: Outcome): 
 
 const ids = (list: readonly { id: string }[]) => list.map((f) => f.id);
 
-const WITNESSES: Readonly<Record<string, Witness>> = { ...CONTROL_WITNESSES, ...GUEST_WITNESSES };
+const WITNESSES: Readonly<Record<string, Witness>> = {
+  ...CONTROL_WITNESSES,
+  ...GUEST_WITNESSES,
+  ...SMM_WITNESSES,
+};
 /** Those that need no processor but the profiles. */
 const ON_PROFILES = allChecks()
   .map((row) => [row, WITNESSES[row.id] as Witness] as const)

@@ -17,11 +17,13 @@ const ORDINARY: EnvironmentValues = {
   cr3: 0n,
   tmeReduction: 0,
   currentVmcs: 0x1000n,
+  vmxonPointer: 0x2000n,
 };
 
 export function environmentOf(
   values: Partial<EnvironmentValues> = {},
   memory: readonly (readonly [address: number, value: bigint])[] = [],
+  executive?: { readonly launched: boolean; readonly words: Uint32Array },
 ): EntryEnvironment {
   const state = { ...ORDINARY, ...values };
   const quads = new Map(memory);
@@ -34,6 +36,8 @@ export function environmentOf(
     cr3: () => state.cr3,
     tmeReduction: () => state.tmeReduction,
     currentVmcs: () => state.currentVmcs,
+    vmxonPointer: () => state.vmxonPointer,
+    vmcsAt: () => executive,
     read64,
     read32: (address) =>
       Number(
@@ -80,7 +84,14 @@ export function situationOf(witness: Witness = {}): Situation {
   return {
     words: wordsOf({ ...values, ...witness.fields }),
     capabilities,
-    environment: environmentOf(witness.environment, witness.memory),
+    environment: environmentOf(
+      witness.environment,
+      witness.memory,
+      witness.executive && {
+        launched: witness.executive.launched,
+        words: wordsOf({ ...legalVmcs(capabilities), ...witness.executive.fields }),
+      },
+    ),
   };
 }
 

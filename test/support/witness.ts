@@ -5,7 +5,7 @@ import type { FieldName } from '../../src/vmcs/fields.ts';
 import type { CapabilityMsrValues } from '../../src/vmx/capabilities/capability-msrs.ts';
 import type { EntryEnvironment } from '../../src/vmx/entry/check-context.ts';
 
-type State = Omit<EntryEnvironment, 'read32' | 'read64'>;
+type State = Omit<EntryEnvironment, 'read32' | 'read64' | 'vmcsAt'>;
 
 /** What VM entry sees outside the VMCS, as values. */
 export type EnvironmentValues = { readonly [K in keyof State]: NonNullable<ReturnType<State[K]>> };
@@ -20,6 +20,11 @@ export interface Witness {
   readonly environment?: Partial<EnvironmentValues>;
   /** Quadwords of physical memory; all other memory is 0. */
   readonly memory?: readonly (readonly [address: number, value: bigint])[];
+  /** The executive VMCS: the smallest legal one with some fields changed. */
+  readonly executive?: {
+    readonly launched: boolean;
+    readonly fields?: Partial<Readonly<Record<FieldName, bigint>>>;
+  };
   /** Name of a processor profile; `full` if left out. */
   readonly profile?: string;
   /** Capability MSRs that differ from the profile; `undefined` takes one away. */

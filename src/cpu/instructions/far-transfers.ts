@@ -8,13 +8,15 @@ import { load } from '../memory-access.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND, operandAddress } from '../operand-forms.ts';
 import type { Processor } from '../processor.ts';
-import { Register } from '../registers.ts';
+import { CR4, Register } from '../registers.ts';
 import { leaveSmm } from '../smm/system-management.ts';
 import { Access } from '../tlb.ts';
 
 type Transfer = (cpu: Processor, i: Instruction, selector: number, lo: number, hi: number) => Next;
 
 const IN_SMM = 2 * Register.inSmm;
+const CR4_LOW = 2 * Register.CR4;
+const VMXE = 1 << CR4.VMXE;
 
 /** The pointer is in the instruction. */
 function direct(transfer: Transfer): Execute {
@@ -36,10 +38,14 @@ function indirect(transfer: Transfer): Execute {
   };
 }
 
-/** Outside system-management mode RSM is undefined. */
+/**
+ * Outside system-management mode RSM is undefined; so it is in SMM in VMX root operation, which there is
+ * under dual-monitor treatment: only then CR4.VMXE is 1 in SMM (SDM §34.14.3, §34.15.3).
+ */
 const rsm: Execute = (cpu, i) => {
   if (cpu.i32[IN_SMM] === 0) return raise(cpu, Vector.UD);
   if (intercepted(cpu, i, Intercept.RSM)) return Next.VmExit;
+  if ((cpu.i32[CR4_LOW] as number) & VMXE) return raise(cpu, Vector.UD);
   leaveSmm(cpu);
   return Next.Settled;
 };

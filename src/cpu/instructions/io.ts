@@ -5,6 +5,7 @@ import { raiseWithCode, Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
 import { type Execute, type Instruction, Next, Segment } from '../instruction.ts';
 import { Intercept, intercepted } from '../intercept.ts';
+import { IoPart, noteIoInstruction } from '../io-instruction.ts';
 import { load, loadLinear, probeStore, store } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
 import type { OpcodeRow, SizedExecute } from '../opcode-row.ts';
@@ -71,7 +72,11 @@ function setAccumulator(cpu: Processor, bytes: PortAccessSize, value: number): v
   }
 }
 
+const partsOf = (portOf: typeof fromImmediate, direction: number) =>
+  direction | (portOf === fromImmediate ? IoPart.Immediate : 0);
+
 function input(isByte: boolean, portOf: (cpu: Processor, i: Instruction) => number): Execute {
+  const parts = partsOf(portOf, IoPart.Input);
   return (cpu, i) => {
     const port = portOf(cpu, i);
     const bytes = accessBytes(i, isByte);
@@ -79,11 +84,13 @@ function input(isByte: boolean, portOf: (cpu: Processor, i: Instruction) => numb
     if (intercepted(cpu, i, Intercept.IO, port, bytes)) return Next.VmExit;
     noteIoAccess(cpu, port, bytes);
     setAccumulator(cpu, bytes, cpu.ports.read(port, bytes));
+    noteIoInstruction(cpu, i, port, bytes, parts);
     return Next.Lookup;
   };
 }
 
 function output(isByte: boolean, portOf: (cpu: Processor, i: Instruction) => number): Execute {
+  const parts = partsOf(portOf, 0);
   return (cpu, i) => {
     const port = portOf(cpu, i);
     const bytes = accessBytes(i, isByte);
@@ -92,6 +99,7 @@ function output(isByte: boolean, portOf: (cpu: Processor, i: Instruction) => num
     noteIoAccess(cpu, port, bytes);
     const value = (cpu.i32[RAX] as number) >>> 0;
     cpu.ports.write(port, bytes, bytes === 4 ? value : value & (2 ** (8 * bytes) - 1));
+    noteIoInstruction(cpu, i, port, bytes, parts);
     return Next.Lookup;
   };
 }
@@ -120,10 +128,10 @@ function stringIo(isByte: boolean, isInput: boolean): Execute {
     const hi = Number(BigInt.asIntN(32, offset >> 32n));
     if (!linearise(cpu, segment, lo, hi, bytes, isInput ? Access.Write : Access.Read)) return Next.Fault;
     const w = cpu.i32;
+    const [linearLow, linearHigh] = [w[LINEAR] as number, w[LINEAR + 1] as number];
     if (isInput) {
       // The port must not be read if the store would fault.
       if (!probeStore(cpu, bytes)) return Next.Fault;
-      const [linearLow, linearHigh] = [w[LINEAR] as number, w[LINEAR + 1] as number];
       w[T0_LOW] = cpu.ports.read(port, bytes);
       w[LINEAR] = linearLow;
       w[LINEAR + 1] = linearHigh;
@@ -133,6 +141,9 @@ function stringIo(isByte: boolean, isInput: boolean): Execute {
       cpu.ports.write(port, bytes, (w[T0_LOW] as number) >>> 0);
     }
     noteIoAccess(cpu, port, bytes);
+    const repeats = i.repeat === 0 ? 0 : IoPart.Repeat;
+    const parts = IoPart.String | repeats | (isInput ? IoPart.Input : 0);
+    noteIoInstruction(cpu, i, port, bytes, parts, linearLow, linearHigh);
     (isInput ? advanceDestination : advanceSource)(cpu, i, stringStep(cpu, bytes));
     if (i.repeat === 0) return Next.Lookup;
     countDown(cpu, i);

@@ -3,7 +3,7 @@
  * control that is not there is removed from the allowed-1 settings, then every control that needs a
  * removed one, then what depends on the existence of MSRs and fields (SDM Appendix A).
  */
-import { mask } from '../../bits/u64.ts';
+import { bit, mask } from '../../bits/u64.ts';
 import type { CpuidFeatures } from '../../cpu/cpuid.ts';
 import {
   CONTROL_GROUPS,
@@ -57,6 +57,12 @@ export const CONTROL_NEEDS: readonly (readonly [ControlId, ...ControlId[]])[] = 
   ['exit.saveVmxPreemptionTimerValue', 'pin.activateVmxPreemptionTimer'],
 ];
 
+/** Without either there would be no way into SMM or out of dual-monitor treatment. */
+const DUAL_MONITOR_CONTROLS: readonly ControlId[] = [
+  'entry.entryToSmm',
+  'entry.deactivateDualMonitorTreatment',
+];
+
 type Settings = Record<ControlGroupName, { must1: bigint; may1: bigint }>;
 
 /** MSR values that offer no control below `level`. */
@@ -89,6 +95,8 @@ export function advertise(
   if (level === 'complete') {
     for (const [id, isThere] of CONTROL_FEATURES) if (!isThere(features)) remove(id);
   }
+  const hasDualMonitor = bit(silicon.IA32_VMX_BASIC ?? 0n, Basic.DUAL_MONITOR);
+  if (!hasDualMonitor || !DUAL_MONITOR_CONTROLS.every(available)) DUAL_MONITOR_CONTROLS.forEach(remove);
   for (let again = true; again; ) {
     again = false;
     for (const [id, ...needs] of CONTROL_NEEDS) {
@@ -141,13 +149,15 @@ function derive(base: CapabilityMsrValues, settings: Settings, features: CpuidFe
   if (((secondary >> 45n) & 1n) === 0n) delete values.IA32_VMX_VMFUNC;
   if (!offers('proc', 17)) delete values.IA32_VMX_PROCBASED_CTLS3;
   if (!offers('exit', 31)) delete values.IA32_VMX_EXIT_CTLS2;
-  // No dual-monitor treatment, and bits of IA32_VMX_BASIC that the manual does not define.
+  // Without its controls no dual-monitor treatment; no bits of IA32_VMX_BASIC that the manual does not define.
+  const dualMonitor = offers('entry', 10) ? 1n << BigInt(Basic.DUAL_MONITOR) : 0n;
   const nestedException = features.fred ? 1n << BigInt(Basic.NESTED_EXCEPTION) : 0n;
-  const basicDefined = mask(30, 0) | mask(44, 32) | (1n << 48n) | mask(56, 50) | nestedException;
+  const basicDefined =
+    mask(30, 0) | mask(44, 32) | (1n << 48n) | mask(56, 50) | dualMonitor | nestedException;
   values.IA32_VMX_BASIC = (values.IA32_VMX_BASIC ?? 0n) & basicDefined;
-  // What only SMM can use, and the undefined bit 9.
-  const smm = (1n << BigInt(Misc.READ_SMBASE_IN_SMM)) | (1n << BigInt(Misc.SMM_MONITOR_CTL_2)) | mask(63, 32);
-  values.IA32_VMX_MISC = (values.IA32_VMX_MISC ?? 0n) & ~(smm | mask(13, 9));
+  // What belongs to dual-monitor treatment (the MSEG revision identifier too), and undefined bits.
+  const monitor = dualMonitor === 0n ? (1n << BigInt(Misc.SMM_MONITOR_CTL_2)) | mask(63, 32) : 0n;
+  values.IA32_VMX_MISC = (values.IA32_VMX_MISC ?? 0n) & ~(monitor | mask(13, 9));
   values.IA32_VMX_VMCS_ENUM = highestIndex(features, values) << 1n;
   return values;
 }
@@ -165,6 +175,9 @@ function highestIndex(features: CpuidFeatures, values: CapabilityMsrValues): big
 /** The revision identifier of `full`: no silicon uses it. */
 export const FULL_REVISION = 0x4d58_0092n;
 
+/** The MSEG revision identifier of `full`. */
+const FULL_MSEG_REVISION = 1n;
+
 /** Capability MSRs of the profile `full`: every control that is at least checked, every capability that is here. */
 export function fullMsrs(features: CpuidFeatures): CapabilityMsrValues {
   const all = (group: ControlGroupName) => namedControls(group) | CONTROL_GROUPS[group].default1;
@@ -177,7 +190,13 @@ export function fullMsrs(features: CpuidFeatures): CapabilityMsrValues {
       FULL_REVISION |
       (4096n << BigInt(Basic.REGION_SIZE_LOW)) |
       (6n << BigInt(Basic.MEMORY_TYPE_LOW)) |
-      one(Basic.INS_OUTS_INFORMATION, Basic.TRUE_CONTROLS, Basic.ANY_ERROR_CODE, Basic.NESTED_EXCEPTION),
+      one(
+        Basic.DUAL_MONITOR,
+        Basic.INS_OUTS_INFORMATION,
+        Basic.TRUE_CONTROLS,
+        Basic.ANY_ERROR_CODE,
+        Basic.NESTED_EXCEPTION,
+      ),
     IA32_VMX_PINBASED_CTLS: pair('pin', CONTROL_GROUPS.pin.default1),
     IA32_VMX_PROCBASED_CTLS: pair('proc', CONTROL_GROUPS.proc.default1),
     IA32_VMX_EXIT_CTLS: pair('exit', CONTROL_GROUPS.exit.default1),
@@ -190,9 +209,12 @@ export function fullMsrs(features: CpuidFeatures): CapabilityMsrValues {
         Misc.ACTIVITY_SHUTDOWN,
         Misc.ACTIVITY_WAIT_FOR_SIPI,
         Misc.INTEL_PT_IN_VMX,
+        Misc.READ_SMBASE_IN_SMM,
+        Misc.SMM_MONITOR_CTL_2,
       ) |
       (4n << BigInt(Misc.CR3_TARGETS_LOW)) |
-      one(Misc.WRITE_ANY_FIELD, Misc.ZERO_LENGTH_INJECTION),
+      one(Misc.WRITE_ANY_FIELD, Misc.ZERO_LENGTH_INJECTION) |
+      (FULL_MSEG_REVISION << 32n),
     IA32_VMX_CR0_FIXED0: 0x8000_0021n,
     IA32_VMX_CR0_FIXED1: 0xffff_ffffn,
     IA32_VMX_CR4_FIXED0: 0x2000n,

@@ -93,6 +93,8 @@ const COMPLETE: readonly ControlId[] = [
   'exit2.saveFred',
   'exit2.loadFred',
   'exit2.loadIa32SpecCtrl',
+  'entry.entryToSmm',
+  'entry.deactivateDualMonitorTreatment',
   'entry.loadDebugControls',
   'entry.ia32eModeGuest',
   'entry.loadIa32PerfGlobalCtrl',
@@ -108,13 +110,8 @@ const COMPLETE: readonly ControlId[] = [
   'entry.loadIa32SpecCtrl',
 ];
 
-/** Controls of dual-monitor treatment and of SEAM. */
-const ABSENT: readonly ControlId[] = [
-  'entry.entryToSmm',
-  'entry.deactivateDualMonitorTreatment',
-  'entry.allowSeamGuestTelemetry',
-  'proc3.seamGuestPhysicalAddressWidth',
-];
+/** Controls of SEAM. */
+const ABSENT: readonly ControlId[] = ['entry.allowSeamGuestTelemetry', 'proc3.seamGuestPhysicalAddressWidth'];
 
 /** The status of every control. */
 export const CONTROL_STATUS: ReadonlyMap<ControlId, ControlStatus> = new Map(

@@ -24,6 +24,9 @@ export interface EntryEnvironment {
   tmeReduction(): number | undefined;
   /** The current-VMCS pointer. */
   currentVmcs(): bigint | undefined;
+  vmxonPointer(): bigint | undefined;
+  /** The VMCS at a pointer, as far as a VM entry that returns from SMM looks at it. */
+  vmcsAt(pointer: bigint): { readonly launched: boolean; readonly words: Uint32Array } | undefined;
   /** 32 or 64 bits of physical memory. */
   read32(address: number): number | undefined;
   read64(address: number): bigint | undefined;

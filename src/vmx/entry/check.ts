@@ -10,7 +10,7 @@ import { type CheckContext, placeOf } from './check-context.ts';
 
 /** What follows when a check fails. */
 export type Consequence =
-  | { readonly kind: 'VMfailValid'; readonly error: 7 | 8 }
+  | { readonly kind: 'VMfailValid'; readonly error: 7 | 8 | 16 | 17 | 18 | 25 }
   /** Exit reason 33 with this exit qualification (SDM §29.8). */
   | { readonly kind: 'entry-failure'; readonly qualification: 0 | 2 | 3 | 4 };
 

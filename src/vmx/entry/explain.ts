@@ -7,7 +7,7 @@ import { type SdmSection, sectionTitle } from '../../sdm/sections.ts';
 import { type FieldName, fieldOf } from '../../vmcs/fields.ts';
 import type { EntryCheck, FieldChange } from './check.ts';
 import type { CheckContext } from './check-context.ts';
-import { allChecks, evaluate } from './verify.ts';
+import { checksFor, evaluate } from './verify.ts';
 
 /** One failing check, explained. */
 export interface Failure {
@@ -87,7 +87,7 @@ export function explainFailure(check: EntryCheck, context: CheckContext): Failur
 export function explainEntry(context: CheckContext): Explanation {
   const failures: Failure[] = [];
   const unknown: UnknownCheck[] = [];
-  for (const check of allChecks()) {
+  for (const check of checksFor(context)) {
     const verdict = evaluate(check, context);
     if (verdict.kind === 'fails') failures.push(explainFailure(check, context));
     if (verdict.kind === 'unknown') unknown.push({ id: check.id, missing: verdict.missing });

@@ -2,6 +2,8 @@
 import { bit } from '../../bits/u64.ts';
 import { Register } from '../../cpu/registers.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
+import { LaunchState } from '../../vmcs/region.ts';
+import { vmcsAt } from '../smm/executive-view.ts';
 import { tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 import type { EntryEnvironment } from './check-context.ts';
 
@@ -15,6 +17,11 @@ export function environmentOf(p: VmxProcessor): EntryEnvironment {
     cr3: () => cpu.read('CR3'),
     tmeReduction: () => tmeReduction(p),
     currentVmcs: () => BigInt((vmx.current as ProcessorCopy).address),
+    vmxonPointer: () => BigInt(vmx.vmxonPointer),
+    vmcsAt: (pointer) => {
+      const copy = vmcsAt(p, pointer);
+      return copy && { launched: copy.launchState === LaunchState.Launched, words: copy.words };
+    },
     read32: (address) => cpu.memory.read32(address),
     read64: (address) => cpu.memory.read64(address),
   };

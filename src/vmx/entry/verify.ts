@@ -7,9 +7,16 @@ import { FIELD_COUNT, Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import type { CheckList, EntryCheck } from './check.ts';
 import type { CheckContext } from './check-context.ts';
-import { CHECK_LISTS } from './check-lists.ts';
+import { CHECK_LISTS, ORDINARY_LISTS } from './check-lists.ts';
+import { RETURNS_FROM_SMM } from './checks/guest-conditions.ts';
+import { EXECUTION_LISTS } from './checks/return-from-smm.ts';
 
-const LISTS: readonly CheckList[] = CHECK_LISTS;
+const LISTS: readonly CheckList[] = ORDINARY_LISTS;
+const EVERY_ROW: readonly EntryCheck[] = CHECK_LISTS.flatMap((list): readonly EntryCheck[] => list.rows);
+/** VM-execution control fields of the VMCS itself are not checked (SDM §34.15.4.2). */
+const ROWS_ON_RETURN = CHECK_LISTS.flatMap((list: CheckList) =>
+  EXECUTION_LISTS.includes(list) ? [] : list.rows,
+);
 
 /** By field slot: one bit a list whose rows look at the field. */
 export const DEPENDENTS: Uint32Array = (() => {
@@ -115,6 +122,16 @@ export function firstFailingCheck(
   return undefined;
 }
 
+/** The first failing row of a VM entry that returns from SMM; the context has the fields it goes by. */
+export function firstFailingOnReturn(context: CheckContext): EntryCheck | undefined {
+  return firstFailing(ROWS_ON_RETURN, context);
+}
+
+/** Rows that VM entry with what is in the context goes by. */
+export function checksFor(context: CheckContext): readonly EntryCheck[] {
+  return RETURNS_FROM_SMM.test(context) ? ROWS_ON_RETURN : EVERY_ROW;
+}
+
 /** Verdict on one row: what it needs may be unknown. */
 export type Verdict =
   | { readonly kind: 'holds' }
@@ -144,5 +161,5 @@ export function evaluate(row: EntryCheck, context: CheckContext): Verdict {
 
 /** Every row of every list. */
 export function allChecks(): readonly EntryCheck[] {
-  return LISTS.flatMap((list) => list.rows);
+  return EVERY_ROW;
 }

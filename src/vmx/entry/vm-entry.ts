@@ -8,25 +8,27 @@ import { CR0, CR4, EFER, Register } from '../../cpu/registers.ts';
 import { FIELDS, Field, type VmcsField } from '../../vmcs/fields.ts';
 import { ALL_UNVERIFIED, type ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { LaunchState } from '../../vmcs/region.ts';
-import { controlRef, controlsOf, type EffectiveControls } from '../effective-controls.ts';
+import { controlRef, controlsOf, isOn } from '../effective-controls.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import { failEntry } from '../exit/vm-exit.ts';
 import { watchStructures } from '../hazards/memory-access.ts';
-import type { InstructionError } from '../instruction-errors.ts';
 import { loadMsrArea } from '../msr-area.ts';
 import { type Outcome, STOPPED_AT_HAZARD, VM_ENTRY } from '../outcome.ts';
-import { NO_POINTER, NO_POINTER_64, Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
+import { IS_EXECUTION_CONTROL } from '../smm/executive-view.ts';
+import { NO_POINTER, Operation, tmeReduction, type VmxProcessor } from '../vmx-state.ts';
 import type { EntryInstruction } from './basic-checks.ts';
 import type { CheckContext } from './check-context.ts';
 import { loadGuestRegisters, loadNonRegisterState } from './load-guest-state.ts';
+import { type EntryRefused, refusal, returnFromSmm } from './return-from-smm.ts';
 import { usedFields } from './used-fields.ts';
 import { firstFailingCheck } from './verify.ts';
+import { activateLink, linkAddress, reportLink } from './vmcs-link.ts';
 
 // Only the slots this file uses, in objects small enough to be constants (bench: "VMRESUME + exit").
-const F = slotsOf(Field, ['vmEntryMsrLoadAddress', 'vmEntryMsrLoadCount', 'vmcsLinkPointer']);
+const F = slotsOf(Field, ['vmEntryMsrLoadAddress', 'vmEntryMsrLoadCount']);
 const R = slotsOf(Register, ['CR0', 'CR3', 'CR4', 'IA32_EFER', 'IA32_RTIT_CTL', 'inSmm']);
 
-const VMCS_SHADOWING = controlRef('proc2.vmcsShadowing');
+const ENTRY_TO_SMM = controlRef('entry.entryToSmm');
 
 // Constants to the compiler, which imported bindings are not (bench: "VMRESUME + exit").
 const { PG } = CR0;
@@ -34,14 +36,7 @@ const { PAE } = CR4;
 const { LMA } = EFER;
 const { NonRoot } = Operation;
 const NONE = NO_POINTER;
-const NONE_64 = NO_POINTER_64;
 const ENTERED = VM_ENTRY;
-
-/** A VM entry that ends before any state is loaded. */
-export interface EntryRefused {
-  readonly kind: 'refused';
-  readonly error: InstructionError;
-}
 
 /**
  * Performs VM entry with the current VMCS, which is ordinary and in the launch state `instruction`
@@ -54,20 +49,22 @@ export function enter(
 ): Outcome | EntryRefused {
   const { vmx, active } = p;
   const copy = active.resident(vmx.current as ProcessorCopy);
-  if (p.hazards.watching && mayReport(copy, instruction) && reportBeforeEntry(p, copy, instruction)) {
+  const returns = p.cpu.words[2 * R.inSmm] !== 0 && !isOn(copy, p.capabilities, ENTRY_TO_SMM);
+  if (
+    p.hazards.watching &&
+    mayReport(copy, instruction) &&
+    reportBeforeEntry(p, copy, instruction, returns)
+  ) {
     return STOPPED_AT_HAZARD;
   }
+  if (returns) return returnFromSmm(p, instruction, copy, context);
   const reduction = tmeReduction(p);
   if (copy.verifiedReduction !== reduction) {
     copy.verifiedReduction = reduction;
     copy.unverified = ALL_UNVERIFIED;
   }
   const failing = firstFailingCheck(copy, context, processorState(p));
-  if (failing !== undefined) {
-    const { consequence } = failing;
-    if (consequence.kind === 'VMfailValid') return { kind: 'refused', error: consequence.error };
-    return failEntry(p, ExitReason.EntryFailureGuestState, BigInt(consequence.qualification));
-  }
+  if (failing !== undefined) return refusal(p, failing);
   if (vmx.machineCheckPending) {
     vmx.machineCheckPending = false;
     return failEntry(p, ExitReason.EntryFailureMachineCheck, 0n);
@@ -113,38 +110,18 @@ function processorState(p: VmxProcessor): number {
   return pae === 1 ? flags + 16 * (words[2 * R.CR3] as number) : flags;
 }
 
-/** The VMCS link pointer, or −1 if "VMCS shadowing" does not use it. */
-function linkAddress(copy: ProcessorCopy, controls: EffectiveControls): number {
-  if (!controls.isOn(VMCS_SHADOWING)) return NONE;
-  const pointer = copy.quads[F.vmcsLinkPointer] as bigint;
-  return pointer === NONE_64 ? NONE : Number(pointer);
-}
-
-/** Reports a shadow VMCS that is still active on another processor; true if the machine stops. */
-function reportLink(p: VmxProcessor, address: number, instruction: EntryInstruction): boolean {
-  const record = p.hazards.region(address);
-  if (record.activeOn < 0 || record.activeOn === p.cpu.index) return false;
-  const detail = `the shadow VMCS is still active on CPU ${record.activeOn}`;
-  p.hazards.corrupt(record, `it was active on CPU ${record.activeOn} and CPU ${p.cpu.index} at once`);
-  return p.hazards.report('vmcs.shadow-active-elsewhere', p.cpu.index, instruction, address, detail);
-}
-
-/** "VMCS shadowing": a successful VM entry makes the VMCS at the link pointer active (SDM §27.1). */
-function activateLink(p: VmxProcessor, address: number): void {
-  p.vmx.link = p.active.activate(address);
-  if (!p.hazards.watching) return;
-  const record = p.hazards.region(address);
-  p.hazards.activate(record, p.cpu.index);
-  p.vmx.link.written = record.written;
-}
-
 /** Which fields are used depends on the controls, and nothing else can un-write a field. */
 function mayReport(copy: ProcessorCopy, instruction: EntryInstruction): boolean {
   return instruction === 'VMLAUNCH' || copy.unverified !== 0;
 }
 
 /** Software-use rules that only an attempt at VM entry can break (SDM §27.11.3); true if the machine stops. */
-function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: EntryInstruction): boolean {
+function reportBeforeEntry(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  instruction: EntryInstruction,
+  returns: boolean,
+): boolean {
   const { hazards, cpu } = p;
   if (instruction === 'VMLAUNCH') {
     if (hazards.region(copy.address).launchedOn === cpu.index) {
@@ -156,7 +133,7 @@ function reportBeforeEntry(p: VmxProcessor, copy: ProcessorCopy, instruction: En
   watchStructures(p, copy);
   const record = hazards.region(copy.address);
   for (const slot of usedFields(p, copy)) {
-    if (copy.written[slot] !== 0) continue;
+    if (copy.written[slot] !== 0 || (returns && IS_EXECUTION_CONTROL[slot] === 1)) continue;
     const { name } = FIELDS[slot] as VmcsField;
     if (record.beingRepaired) {
       const detail = `"${name}" was not written after the VMCS may have been corrupted: ${record.corrupted}`;

@@ -238,9 +238,10 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   2: spec('Triple fault', '28.2', { class: 'abort' }),
   3: boundary('INIT signal', '28.2', { pendingDebug: 'kept' }),
   4: boundary('Start-up IPI (SIPI)', '28.2', { qualification: 'sipi' }),
-  // SMM VM exits happen only under dual-monitor treatment, which is not here.
+  // SMM VM exits, of dual-monitor treatment.
   5: boundary('I/O system-management interrupt', '34.15.2.3', {
     qualification: 'ioSmi',
+    guestLinearAddress: 'string-io',
     pendingDebug: 'kept',
     apiCausable: false,
   }),

@@ -26,6 +26,8 @@ const DEADLINE_FIELD = Field.guestDeadline;
 const ACTIVITY = 2 * Register.activityState;
 const STI = 2 * Register.blockingBySti;
 const MOV_SS = 2 * Register.blockingByMovSs;
+const SMI = 2 * Register.blockingBySmi;
+const IN_SMM = 2 * Register.inSmm;
 const NMI = 2 * Register.blockingByNmi;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const RFLAGS_LOW = 2 * Register.RFLAGS;
@@ -48,10 +50,12 @@ export function saveNonRegisterState(
   const { words } = p.cpu;
   saveWord(copy, ACTIVITY_FIELD, words[ACTIVITY] as number);
   const nmi = controls.isOn(VIRTUAL_NMIS) ? vmx.virtualNmiBlocking : words[NMI] === 1;
-  // Blocking by SMI is saved as 0 by every exit that ends outside SMM.
+  // Exits that end outside SMM save blocking by SMI as 0, the others as it was.
+  const smi = words[IN_SMM] === 0 ? 0 : (words[SMI] as number);
   const interruptibility =
     (words[STI] as number) |
     ((words[MOV_SS] as number) << 1) |
+    (smi << 2) |
     (nmi ? BlockingByNmi : 0) |
     (isEnclaveExit(p, request) ? EnclaveInterruption : 0);
   saveWord(copy, INTERRUPTIBILITY_FIELD, interruptibility);

@@ -75,7 +75,11 @@ export function failEntry(p: VmxProcessor, reason: 33 | 34 | 41, qualification: 
 }
 
 /** Host state, then the VM-exit MSR-load area; a VMX abort if either fails. */
-function enterHost(p: VmxProcessor, copy: ProcessorCopy, controls: EffectiveControls): Outcome | undefined {
+export function enterHost(
+  p: VmxProcessor,
+  copy: ProcessorCopy,
+  controls: EffectiveControls,
+): Outcome | undefined {
   const { vmx, cpu } = p;
   vmx.leaveNonRoot();
   vmx.operation = Root;

@@ -1,7 +1,8 @@
-/** VMCALL (SDM §33.3), on a processor without dual-monitor treatment of SMIs and SMM. */
+/** VMCALL (SDM §33.3): in VMX root operation it calls the SMM monitor, or activates dual-monitor treatment. */
 import { Mode } from '../../cpu/processor.ts';
 import { InstructionError } from '../instruction-errors.ts';
 import { FAULT_GP0, FAULT_UD, type Outcome } from '../outcome.ts';
+import { callSmmMonitor, callsSmmMonitor } from '../smm/activation.ts';
 import { Operation, type VmxProcessor } from '../vmx-state.ts';
 import { vmFail } from './conventions.ts';
 import { exitFrom } from './exits.ts';
@@ -14,5 +15,5 @@ export function vmcall(p: VmxProcessor, form: InstructionForm): Outcome {
   if (vmx.operation === Operation.NonRoot) return exitFrom(p, 'VMCALL', form);
   if (cpu.mode === Mode.Virtual8086 || cpu.mode === Mode.Compatibility) return FAULT_UD;
   if (cpu.cpl > 0) return FAULT_GP0;
-  return vmFail(p, InstructionError.VmcallInRoot);
+  return callsSmmMonitor(p) ? callSmmMonitor(p, form.length) : vmFail(p, InstructionError.VmcallInRoot);
 }

@@ -260,8 +260,8 @@ export const INTERCEPTS: Readonly<Record<Intercept, InterceptRow>> = {
     when: control('proc2.rdseedExiting'),
     information: (e) => information.random(e.i),
   },
-  // Only in SMM, where software of this processor does not run yet.
-  [Intercept.RSM]: { reason: ExitReason.Rsm, when: () => false },
+  // Only in SMM, under dual-monitor treatment.
+  [Intercept.RSM]: { reason: ExitReason.Rsm, when: () => true },
   [Intercept.WBINVD]: { reason: ExitReason.WbinvdOrWbnoinvd, when: wbinvdExiting },
   [Intercept.WBNOINVD]: {
     reason: ExitReason.WbinvdOrWbnoinvd,

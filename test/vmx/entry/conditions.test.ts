@@ -9,8 +9,13 @@ import { contextOf, fails, situationOf } from '../../support/evaluate.ts';
 import type { Witness } from '../../support/witness.ts';
 import { CONTROL_WITNESSES } from './witnesses-controls.ts';
 import { GUEST_WITNESSES, VIRTUAL_8086 } from './witnesses-guest.ts';
+import { SMM_WITNESSES } from './witnesses-smm.ts';
 
-const WITNESSES: Readonly<Record<EntryCheckId, Witness>> = { ...CONTROL_WITNESSES, ...GUEST_WITNESSES };
+const WITNESSES: Readonly<Record<EntryCheckId, Witness>> = {
+  ...CONTROL_WITNESSES,
+  ...GUEST_WITNESSES,
+  ...SMM_WITNESSES,
+};
 const ROWS = allChecks();
 
 function failing(witness: Witness): string[] {

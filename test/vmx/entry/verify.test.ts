@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { FIELD_COUNT, Field, type FieldName } from '../../../src/vmcs/fields.ts';
 import { ALL_UNVERIFIED, ProcessorCopy } from '../../../src/vmcs/processor-copy.ts';
 import type { EntryCheck } from '../../../src/vmx/entry/check.ts';
-import { CHECK_LISTS } from '../../../src/vmx/entry/check-lists.ts';
+import { CHECK_LISTS, ORDINARY_LISTS } from '../../../src/vmx/entry/check-lists.ts';
 import { allChecks, DEPENDENTS, evaluate, firstFailingCheck } from '../../../src/vmx/entry/verify.ts';
 import { contextOf, situationOf } from '../../support/evaluate.ts';
 import type { Witness } from '../../support/witness.ts';
@@ -23,7 +23,7 @@ describe('the lists that look at a field', () => {
   it('are those with a row or a condition that names it', () => {
     for (const field of Object.keys(Field) as FieldName[]) {
       let lists = 0;
-      CHECK_LISTS.forEach((list, index) => {
+      ORDINARY_LISTS.forEach((list, index) => {
         const rows: readonly EntryCheck[] = list.rows;
         const names = rows.flatMap((row) => [...row.fields, ...row.when.flatMap((c) => c.fields)]);
         if (names.includes(field)) lists += 2 ** index;
@@ -43,7 +43,7 @@ describe('a copy that passes', () => {
 
   it('keeps the lists before the one that fails verified, and is not verified itself', () => {
     const { copy, context } = copyOf({ fields: { hostTrSelector: 0n } });
-    const index = CHECK_LISTS.findIndex((list) =>
+    const index = ORDINARY_LISTS.findIndex((list) =>
       list.rows.some((row: EntryCheck) => row.id === 'host.tr.sel-nonnull'),
     );
     expect(firstFailingCheck(copy, context, 5)?.id).toBe('host.tr.sel-nonnull');
@@ -276,6 +276,6 @@ describe('all checks', () => {
 
   it('are the rows of all lists in order', () => {
     expect(allChecks()).toEqual(CHECK_LISTS.flatMap((list): readonly EntryCheck[] => list.rows));
-    expect(CHECK_LISTS.length).toBeLessThanOrEqual(32);
+    expect(ORDINARY_LISTS.length).toBeLessThanOrEqual(32);
   });
 });

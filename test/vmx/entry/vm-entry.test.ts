@@ -73,14 +73,14 @@ describe('an unchanged VMCS', () => {
   });
 
   it('is verified again outside SMM', () => {
-    const guest = new Guest().fields({ guestInterruptibilityState: 4n });
+    const guest = new Guest().on('entry.entryToSmm').fields({ guestInterruptibilityState: 4n });
     guest.cpu.set('inSmm', 1n);
+    guest.cpu.set('blockingBySmi', 1n);
     guest.launch().cpu.vmexit(EXIT);
-    guest.cpu.vmwrite('guestInterruptibilityState', 4n);
+    expect(guest.read('guestInterruptibilityState')).toBe(4n);
     expect(resume(guest.cpu)).toEqual(ENTRY);
-    guest.cpu.vmwrite('guestInterruptibilityState', 4n);
     guest.cpu.set('inSmm', 0n);
-    expect(resume(guest.cpu)).toEqual({ kind: 'VMentryFailure', reason: 33 });
+    expect(resume(guest.cpu)).toEqual({ kind: 'VMfailValid', error: 7 });
   });
 
   it('has its PDPTEs looked at once CR3 is another', () => {

@@ -337,6 +337,11 @@ export const GUEST_WITNESSES: Readonly<Record<GuestCheckId, Witness>> = {
   'guest.link.width': linked(one(52), REVISION),
   'guest.link.revision': linked(0x2000n, REVISION ^ 1n),
   'guest.link.shadow-indicator': linked(0x2000n, REVISION | one(31)),
+  'guest.link.not-executive': {
+    fields: { vmcsLinkPointer: 0x2000n, executiveVmcsPointer: 0x2000n },
+    environment: { inSmm: true },
+    memory: [[0x2000, REVISION]],
+  },
   'guest.link.not-current': linked(0x1000n, REVISION),
 
   'guest.pdpte0.memory': pdpteInMemory(0),

@@ -63,6 +63,7 @@ describe('exit reasons', () => {
       ]),
     );
     expect(rules).toEqual({
+      5: 'string-io',
       28: 'lmsw-from-memory',
       30: 'string-io',
       48: 'qualification-bit-7',

@@ -54,7 +54,7 @@ const BY_INSTRUCTION: readonly number[] = [
 ];
 /** Exits that may have an original event, and with a software event then an instruction length. */
 const DURING_DELIVERY: readonly number[] = [0, 9, 44, 48, 49, 62, 66];
-const LINEAR_ADDRESS: readonly number[] = [28, 30, 48, 49, 62, 66, 75];
+const LINEAR_ADDRESS: readonly number[] = [5, 28, 30, 48, 49, 62, 66, 75];
 const PHYSICAL_ADDRESS: readonly number[] = [48, 49, 66];
 const BUSY_SHADOW_STACK: readonly number[] = [49, 62, 75];
 

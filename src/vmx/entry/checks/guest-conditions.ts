@@ -3,7 +3,7 @@ import { CR0, CR4, RFLAGS } from '../../../cpu/registers.ts';
 import type { FieldName } from '../../../vmcs/fields.ts';
 import { ActivityState, EventType } from '../../../vmcs/formats.ts';
 import { type Condition, condition, fieldsOfControl, off, on } from '../check.ts';
-import { type SegmentRegister, segmentFields } from '../check-context.ts';
+import { placeOf, type SegmentRegister, segmentFields } from '../check-context.ts';
 
 /** Bit `position` of `field`, which `name` describes, is `value`. */
 export function bitIs(name: string, field: FieldName, position: number, value: 0 | 1): Condition {
@@ -47,6 +47,7 @@ export const NOT_64_BIT_MODE = condition(
 );
 
 const EVENT = 'injectedEventIdentification';
+const ENTRY_TO_SMM = placeOf('entry.entryToSmm');
 
 export const INJECTING = bitIs('the valid bit of the injected-event identification', EVENT, 31, 1);
 
@@ -75,6 +76,19 @@ export const OUTSIDE_SMM = condition(
   'the processor is not in SMM',
   [],
   (c) => !c.ask(c.environment.inSmm(), 'whether the processor is in SMM', false),
+);
+
+/** The VM entry returns from SMM: its VM-execution controls are those of the executive VMCS (SDM §34.15.4). */
+export const RETURNS_FROM_SMM = condition(
+  'the processor is in SMM and "entry to SMM" VM-entry control is 0',
+  ['vmEntryControls'],
+  (c) => c.ask(c.environment.inSmm(), 'whether the processor is in SMM', false) && !c.controlAt(ENTRY_TO_SMM),
+);
+
+export const DOES_NOT_RETURN_FROM_SMM = condition(
+  'the processor is not in SMM or "entry to SMM" VM-entry control is 1',
+  ['vmEntryControls'],
+  (c) => !RETURNS_FROM_SMM.test(c),
 );
 
 export const PAE_PAGING: readonly Condition[] = [

@@ -19,11 +19,13 @@ import {
   ACTIVITY_HLT,
   activityIs,
   bitIs,
+  DOES_NOT_RETURN_FROM_SMM,
   IF_0,
   INJECTING,
   INJECTING_EXTERNAL_INTERRUPT,
   INJECTING_NMI,
   OUTSIDE_SMM,
+  RETURNS_FROM_SMM,
 } from './guest-conditions.ts';
 import { exactly, one } from './guest-requirements.ts';
 import { withinAddressWidth, zero } from './requirements.ts';
@@ -303,16 +305,17 @@ export const GUEST_VMCS_LINK_POINTER = checkList('29.3.1.5', [
   }),
   checkLink('guest.link.not-current', {
     rule: 'VMCS link pointer is not the current-VMCS pointer.',
-    when: [
-      LINKED,
-      condition(
-        'the processor is not in SMM or "entry to SMM" VM-entry control is 1',
-        ENTRY_TO_SMM.fields,
-        (c) => ENTRY_TO_SMM.test(c) || OUTSIDE_SMM.test(c),
-      ),
-    ],
+    when: [LINKED, DOES_NOT_RETURN_FROM_SMM],
     fields: [LINK],
     holds: (c) => c.value(LINK) !== c.ask(c.environment.currentVmcs(), 'the current-VMCS pointer', U64_MAX),
+    fix: unlink,
+    looksOutside: 'processor',
+  }),
+  checkLink('guest.link.not-executive', {
+    rule: 'VMCS link pointer is not the executive-VMCS pointer.',
+    when: [LINKED, RETURNS_FROM_SMM],
+    fields: [LINK, 'executiveVmcsPointer'],
+    holds: (c) => c.value(LINK) !== c.value('executiveVmcsPointer'),
     fix: unlink,
     looksOutside: 'processor',
   }),

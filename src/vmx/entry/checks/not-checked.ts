@@ -1,23 +1,12 @@
 /** Checks of the manual that are no check here, and why. `docs/deviations.md` lists them too. */
 
 const NO_SEAM = 'There is no SEAM: VM entry always starts outside it.';
-const NO_RETURN_FROM_SMM = 'There is no dual-monitor treatment, so no VM entry returns from SMM.';
 
 /** By the id that the check would have. */
 export const NOT_CHECKED_HERE: Readonly<Record<string, string>> = {
   'ctrl.seam.needs-ept': NO_SEAM,
   'ctrl.seam.shared-eptp-align': NO_SEAM,
   'ctrl.seam.shared-eptp-width': NO_SEAM,
-  'guest.link.not-executive':
-    'There is no dual-monitor treatment: no VM entry in SMM has the control "entry to SMM" at 0.',
-  'smmret.exec-ptr.align': NO_RETURN_FROM_SMM,
-  'smmret.exec-ptr.width': NO_RETURN_FROM_SMM,
-  'smmret.exec-ptr.revision': NO_RETURN_FROM_SMM,
-  'smmret.exec-vmcs.launched': NO_RETURN_FROM_SMM,
-  'smmret.deactivate-needs-vmxon-ptr': NO_RETURN_FROM_SMM,
-  'smmret.exec-ctrls': NO_RETURN_FROM_SMM,
-  'smmret.no-mtf-into-root': NO_RETURN_FROM_SMM,
-  'smmret.no-wait-sipi-into-root': NO_RETURN_FROM_SMM,
   'basic.vmresume-after-vmxoff':
     'After VMXOFF a processor keeps no VMCS active, so that VMRESUME finds the launch state that is in memory. What is wrong is reported as hazard `vmcs.corrupted-use`.',
   'mc.during-entry':
