@@ -29,7 +29,7 @@ export { ExitReason } from './vmx/exit/exit-reasons.ts';
 export type { ExitRequest } from './vmx/exit/exit-request.ts';
 export { HAZARDS, type HazardId } from './vmx/hazards/hazard-list.ts';
 export type { Hazard, HazardMode } from './vmx/hazards/hazard-monitor.ts';
-export type { StaleTranslation, StructureChange } from './vmx/hazards/stale-translations.ts';
+export type { StaleDifference, StaleTranslation, StructureChange } from './vmx/hazards/stale-translations.ts';
 export { instructionErrorMeaning } from './vmx/instruction-errors.ts';
 export { faultingOperand, type MemoryOperand, REGISTER_FORM } from './vmx/instructions/operands.ts';
 export type { Outcome } from './vmx/outcome.ts';

@@ -24,6 +24,8 @@ export interface GuestPhysicalPage {
   denied: number;
   /** Whether parts of the page have rights of their own, so that every write asks. */
   hasSubPages: boolean;
+  /** Whether accesses to the page are known to be ones to the APIC-access page. */
+  isApicAccess: boolean;
   /** Memory type of the page: bits 2:0 the type, bit 3 whether it overrides that of paging. */
   memoryType: number;
 }

@@ -75,7 +75,7 @@ function find(cpu: Processor, lo: number, hi: number, need: number): number {
     const allowed = allowedAccesses(cpu, rights);
     if ((allowed & need) === need) {
       WALK.rights = rights;
-      return enter(cpu, lo, hi, translations.physical[cached] as number, allowed);
+      return enter(cpu, lo, hi, translations.physical[cached] as number, allowed, rights);
     }
     // The rights may have been raised since: walk before there is a fault.
   }
@@ -106,8 +106,8 @@ function selectView(cpu: Processor): void {
 function translateUnpaged(cpu: Processor, lo: number, hi: number, need: number): number {
   const page = (lo & -PAGE_SIZE) >>> 0;
   const second = cpu.guestPhysical;
-  WALK.rights = PageRight.Unpaged;
-  if (second === undefined) return enter(cpu, lo, hi, page, ALL_RIGHTS);
+  WALK.rights = PageRight.Unpaged | apicAccess(cpu, page);
+  if (second === undefined) return enter(cpu, lo, hi, page, ALL_RIGHTS, WALK.rights);
   LINEAR_ACCESS.lo = lo;
   LINEAR_ACCESS.hi = hi;
   LINEAR_ACCESS.rights = PageRight.Unpaged;
@@ -142,8 +142,9 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
   if (!markLeaf(cpu)) return -1;
   const second = cpu.guestPhysical;
   if (second === undefined) {
+    WALK.rights |= apicAccess(cpu, WALK.physical);
     cpu.translations.enter(lo, hi, context, LINEAR, WALK.physical, WALK.rights);
-    return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights));
+    return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights), WALK.rights);
   }
   LINEAR_ACCESS.rights = WALK.rights;
   if (!second.page(WALK.physical + (lo & (PAGE_SIZE - 1)), accessOf(need))) return -1;
@@ -155,21 +156,34 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
 }
 
 /** Rights of a page with those that second-level translation found. */
-function withFound(rights: number, { denied, memoryType }: GuestPhysicalPage): number {
-  return rights | (denied << DENIED_SHIFT) | (memoryType << MEMORY_TYPE_SHIFT);
+function withFound(rights: number, { denied, memoryType, isApicAccess }: GuestPhysicalPage): number {
+  const apic = isApicAccess ? PageRight.ApicAccess : 0;
+  return rights | apic | (denied << DENIED_SHIFT) | (memoryType << MEMORY_TYPE_SHIFT);
+}
+
+/** The mark of a page that is the APIC-access page now. */
+function apicAccess(cpu: Processor, physical: number): number {
+  return physical === cpu.apicAccessPage ? PageRight.ApicAccess : 0;
 }
 
 /** Enters what second-level translation found. */
 function enterFound(cpu: Processor, lo: number, hi: number, rights: number): number {
   const { found } = cpu.guestPhysical as GuestPhysicalTranslation;
-  if (!found.hasSubPages) return enter(cpu, lo, hi, found.physical, rights);
+  if (!found.hasSubPages) return enter(cpu, lo, hi, found.physical, rights, WALK.rights);
   return enterFast(cpu, lo, hi, found.physical, 0, rights);
 }
 
-/** Enters a translation to the page at `physical`; what must be seen of each access goes the slow way. */
-function enter(cpu: Processor, lo: number, hi: number, physical: number, rights: number): number {
-  const isSeen =
-    physical === cpu.apicAccessPage || isApicPage(cpu, physical) || pageHasBreakpoint(cpu, lo, hi);
+/** Enters a translation to the page at `physical`, of which `known` is known; what must be seen of each access goes the slow way. */
+function enter(
+  cpu: Processor,
+  lo: number,
+  hi: number,
+  physical: number,
+  rights: number,
+  known: number,
+): number {
+  const isVirtualized = physical === cpu.apicAccessPage && (known & PageRight.ApicAccess) !== 0;
+  const isSeen = isVirtualized || isApicPage(cpu, physical) || pageHasBreakpoint(cpu, lo, hi);
   const direct = isSeen ? 0 : cpu.memory.directOffset(physical);
   return enterFast(cpu, lo, hi, physical, direct, rights);
 }

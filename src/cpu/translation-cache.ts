@@ -28,6 +28,8 @@ export const PageRight = {
   Huge: 64,
   /** Paging was off: no rights apply. */
   Unpaged: 128,
+  /** The page was known as the APIC-access page; without, accesses are not virtualized (SDM §32.4.5). */
+  ApicAccess: 1 << 15,
 } as const;
 export const DENIED_SHIFT = 8;
 export const MEMORY_TYPE_SHIFT = 11;

@@ -62,6 +62,8 @@ export class VmxState {
   smmTransfer = NO_POINTER;
   /** A machine-check event that strikes at the next VM entry (SDM §29.9). */
   machineCheckPending = false;
+  /** How often VMX operation was entered. */
+  vmxonCount = 0;
   /** VMX operation as an SMI found it, in SMM (SDM §34.14.1). */
   suspended: SuspendedOperation | undefined;
   /** `vmx-abort`: only RESET helps (SDM §30.7). */

@@ -27,6 +27,8 @@ export const EPT_WALK = {
   level: 0,
   /** Physical address of the byte translated, if it is mapped. */
   physical: 0,
+  /** The page was known as the APIC-access page when it was walked for. */
+  isApicAccess: false,
   /** Entries used, from the first structure to the last, and where they are. */
   count: 0,
   /** Whether the walk began with a cached structure; `count` and `at` have the rest. */

@@ -45,7 +45,7 @@ const pageNumber = (address: number) => Math.floor(address / PAGE_SIZE);
 
 export class ExtendedPageTables implements GuestPhysicalTranslation {
   tag = 0;
-  readonly found = { physical: 0, denied: 0, hasSubPages: false, memoryType: 0 };
+  readonly found = { physical: 0, denied: 0, hasSubPages: false, isApicAccess: false, memoryType: 0 };
   readonly settings = new EptSettings();
   readonly mappings = new GuestPhysicalMappings();
   /** Number of the address spaces that the VMCS makes. */
@@ -90,7 +90,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   /** A guest-physical access to the APIC-access page exits (SDM §32.4.6.1). */
   private isApicAccess(): boolean {
     const { p } = this;
-    if (EPT_WALK.physical !== p.cpu.apicAccessPage) return false;
+    if (EPT_WALK.physical !== p.cpu.apicAccessPage || !EPT_WALK.isApicAccess) return false;
     this.exits(guestPhysicalAccessExit(p));
     return true;
   }
@@ -104,6 +104,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     found.hasSubPages = this.hasSubPages() && (allowed & Access.Write) === 0;
     if (settings.accessedDirty && (low & EptBit.Dirty) === 0) allowed &= ~Access.Write;
     found.physical = EPT_WALK.physical;
+    found.isApicAccess = EPT_WALK.isApicAccess;
     found.denied = ACCESSES & ~allowed;
     found.memoryType = (low >> MEMORY_TYPE_SHIFT) & 0xf;
     return true;
@@ -126,6 +127,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
       physical: EPT_WALK.physical - (address % PAGE_SIZE),
       denied: ACCESSES & ~allowedByWalk(settings, 0, isUser),
       hasSubPages: this.hasSubPages(),
+      isApicAccess: EPT_WALK.physical - (address % PAGE_SIZE) === this.p.cpu.apicAccessPage,
       memoryType: (EPT_WALK.low >> MEMORY_TYPE_SHIFT) & 0xf,
       lacksAccessed: settings.accessedDirty && lacksFlags(memory, false),
       lacksDirty: settings.accessedDirty && (EPT_WALK.low & EptBit.Dirty) === 0,
@@ -169,6 +171,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     }
     if (settings.accessedDirty && !this.setFlags(address, kind)) return false;
     EPT_WALK.physical -= lo & (PAGE_SIZE - 1);
+    EPT_WALK.isApicAccess = EPT_WALK.physical === p.cpu.apicAccessPage;
     if (p.cpu.translations.caching.keeps) mappings.keep(page, tag);
     return true;
   }

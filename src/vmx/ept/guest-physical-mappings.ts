@@ -17,6 +17,7 @@ export class GuestPhysicalMappings {
   private readonly low = new Int32Array(ENTRIES);
   private readonly high = new Int32Array(ENTRIES);
   private readonly level = new Uint8Array(ENTRIES);
+  private readonly apicAccess = new Uint8Array(ENTRIES);
   private occupied = false;
   /** EPT paging-structure caches; the second-level tag is that of the mappings. */
   readonly structures = new StructureCache();
@@ -35,6 +36,7 @@ export class GuestPhysicalMappings {
     EPT_WALK.low = this.low[n] as number;
     EPT_WALK.high = this.high[n] as number;
     EPT_WALK.level = this.level[n] as number;
+    EPT_WALK.isApicAccess = this.apicAccess[n] === 1;
     EPT_WALK.count = 0;
     return true;
   }
@@ -52,6 +54,7 @@ export class GuestPhysicalMappings {
     this.low[n] = EPT_WALK.low;
     this.high[n] = EPT_WALK.high;
     this.level[n] = EPT_WALK.level;
+    this.apicAccess[n] = EPT_WALK.isApicAccess ? 1 : 0;
   }
 
   /** Forgets what translates page number `page`, and the structures on the way to it. */

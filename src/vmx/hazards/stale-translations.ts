@@ -27,6 +27,18 @@ export interface StructureChange {
   readonly by: { readonly cpu: number; readonly rip: bigint; readonly executed: number } | undefined;
 }
 
+/**
+ * `APIC-access page`: it is that by now, and accesses are not virtualized because the translation is older
+ * (SDM §32.4.5).
+ */
+export type StaleDifference =
+  | 'page'
+  | 'rights'
+  | 'memory type'
+  | 'accessed flag'
+  | 'dirty flag'
+  | 'APIC-access page';
+
 /** One use of a stale translation. */
 export interface StaleTranslation {
   readonly cpu: number;
@@ -39,7 +51,7 @@ export interface StaleTranslation {
   readonly cached: number;
   readonly fresh: number | string;
   /** What is different. */
-  readonly difference: 'page' | 'rights' | 'memory type' | 'accessed flag' | 'dirty flag';
+  readonly difference: StaleDifference;
   /** Undefined if no structure has changed, but the registers or fields that say where they are. */
   readonly change: StructureChange | undefined;
   /** The invalidation that was left out. */
@@ -57,8 +69,9 @@ const RIP = Register.RIP;
 /** When a page's translation was last right. */
 interface Provenance {
   readonly entries: readonly UsedEntry[];
-  readonly cr3: bigint;
   readonly eptp: bigint;
+  /** How often VMX operation had been entered. */
+  readonly vmxonCount: number;
   reported: boolean;
 }
 
@@ -126,15 +139,16 @@ export class ProcessorTranslations implements TranslationWatch {
     const key = `${currentContext(cpu)} ${cpu.guestPhysical?.tag ?? LINEAR} ${hi} ${lo >>> 12}`;
     const provenance = this.known.get(key);
     if (difference === undefined) {
-      const eptp = this.eptp();
-      this.known.set(key, { entries: fresh.entries, cr3: cpu.read('CR3'), eptp, reported: false });
+      const { vmxonCount } = this.vmx;
+      this.known.set(key, { entries: fresh.entries, eptp: this.eptp(), vmxonCount, reported: false });
       return;
     }
     if (provenance?.reported) return;
     if (provenance !== undefined) provenance.reported = true;
     const fetches = (need & FETCHES) !== 0;
     const linear = (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
-    const change = this.changeOf(fresh, provenance, difference);
+    const change =
+      difference === 'APIC-access page' ? undefined : this.changeOf(fresh, provenance, difference);
     all.report({
       cpu: cpu.index,
       rip: fetches ? (cpu.quads[RIP] as bigint) : this.rip,
@@ -145,7 +159,7 @@ export class ProcessorTranslations implements TranslationWatch {
       fresh: fresh.physical,
       difference,
       change,
-      ...this.owed(linear, change, provenance),
+      ...this.owed(linear, change, provenance, difference),
     });
   }
 
@@ -162,8 +176,10 @@ export class ProcessorTranslations implements TranslationWatch {
     need: number,
     physical: number,
     rights: number,
-  ): StaleTranslation['difference'] | undefined {
+  ): StaleDifference | undefined {
     if (fresh.physical !== physical) return 'page';
+    if (physical === this.cpu.apicAccessPage && (rights & PageRight.ApicAccess) === 0)
+      return 'APIC-access page';
     const unpaged = (fresh.rights & PageRight.Unpaged) !== 0;
     const allowed = unpaged
       ? ~(((fresh.rights >> DENIED_SHIFT) & 7) * 0o111)
@@ -181,7 +197,7 @@ export class ProcessorTranslations implements TranslationWatch {
   private changeOf(
     fresh: TranslationProbe,
     provenance: Provenance | undefined,
-    difference: StaleTranslation['difference'],
+    difference: StaleDifference,
   ): StructureChange | undefined {
     const { memory } = this.cpu;
     // Entries of 32-bit paging have 4 bytes.
@@ -207,11 +223,20 @@ export class ProcessorTranslations implements TranslationWatch {
     linear: bigint,
     change: StructureChange | undefined,
     provenance: Provenance | undefined,
+    difference: StaleDifference,
   ): Pick<StaleTranslation, 'owed' | 'sdm'> {
-    const { cpu } = this;
+    const { cpu, vmx } = this;
     const eptp = this.eptp();
+    const isSecond = cpu.guestPhysical !== undefined;
+    if (provenance !== undefined && provenance.vmxonCount !== vmx.vmxonCount) {
+      // What was cached before VMXOFF is still there after VMXON.
+      const isLinear = !isSecond || change?.structure === 'paging';
+      if (!isLinear) return { owed: 'INVEPT all-context after VMXON', sdm: '31.4.3.4' };
+      if (cpu.vpid !== 0) return { owed: 'INVVPID all-context after VMXON', sdm: '31.4.3.3' };
+    }
     const moved = provenance !== undefined && provenance.eptp !== eptp;
-    if (change?.structure === 'EPT' || (change === undefined && moved)) {
+    const isApic = isSecond && difference === 'APIC-access page';
+    if (change?.structure === 'EPT' || (change === undefined && (moved || isApic))) {
       return { owed: `INVEPT single-context of EPTP ${hexadecimal(eptp)}`, sdm: '31.4.3.4' };
     }
     const page = hexadecimal(linear);

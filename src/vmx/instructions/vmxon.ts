@@ -47,6 +47,7 @@ export function vmxon(p: VmxProcessor, operand: MemoryOperand, form: Instruction
   if (cpu.memory.read32(address) !== p.capabilities.revision) return vmFailInvalid(p);
   if (reportSharing(p, address)) return STOPPED_AT_HAZARD;
   vmx.operation = Operation.Root;
+  vmx.vmxonCount++;
   vmx.vmxonPointer = address;
   vmx.current = undefined;
   vmx.initBlocked = true;
