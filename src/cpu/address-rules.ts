@@ -6,7 +6,7 @@
  */
 import type { Processor } from './processor.ts';
 import { CR4, EFER, Register } from './registers.ts';
-import { Access, AccessClass } from './tlb.ts';
+import { Access, AccessClass, USER_ACCESSES } from './tlb.ts';
 
 const CR3_HIGH = 2 * Register.CR3 + 1;
 const CR4_LOW = 2 * Register.CR4;
@@ -41,9 +41,13 @@ export function separatesAddresses(cpu: Processor): boolean {
 /** Accesses to the half of the address space that `hi` is in which separation denies, by class. */
 export function separatedAccesses(cpu: Processor, hi: number): number {
   const { Read, Write, Fetch } = Access;
-  if (hi < 0) return (Read | Write | Fetch) << AccessClass.User;
+  if (hi < 0) return USER_ACCESSES;
   const data = ((cpu.i32[CR4_LOW] as number) & SMAP) !== 0 ? Read | Write : 0;
-  return ((data | Fetch) << AccessClass.Supervisor) | (Fetch << AccessClass.SupervisorWithAc);
+  return (
+    ((data | Fetch) << AccessClass.Supervisor) |
+    (Fetch << AccessClass.SupervisorWithAc) |
+    (data << AccessClass.SupervisorShadowStack)
+  );
 }
 
 /** The rules for data accesses of a class. */
@@ -55,8 +59,8 @@ export function addressRules(cpu: Processor, as: AccessClass): number {
   if (((w[EFER_LOW] as number) & LMA) === 0) return 0;
   let rules = 0;
   if ((cr4 & LASS) !== 0) {
-    if (as === AccessClass.User) rules |= NoUpper;
-    else if (as === AccessClass.Supervisor && (cr4 & SMAP) !== 0) rules |= NoLower;
+    if (as === AccessClass.User || as === AccessClass.UserShadowStack) rules |= NoUpper;
+    else if (as !== AccessClass.SupervisorWithAc && (cr4 & SMAP) !== 0) rules |= NoLower;
   }
   if ((lam & LAM_U57) !== 0) rules |= MaskUser57;
   else if ((lam & LAM_U48) !== 0) rules |= MaskUser48;

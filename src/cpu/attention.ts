@@ -18,5 +18,7 @@ export const Attention = {
   Vmx: 128,
   /** The processor is not active, or the machine stopped. */
   Inactive: 256,
+  /** The next instruction has to be an ENDBRANCH. */
+  Endbranch: 512,
 } as const;
 export type Attention = number;

@@ -4,6 +4,7 @@
  * looked at only while something asks for attention.
  */
 import { Attention } from './attention.ts';
+import { Enforcement } from './cet/enforcement.ts';
 import { hasInstructionBreakpoints, instructionBreakpoints } from './debug-registers.ts';
 import { EventType, identifyEvent } from './event.ts';
 import { continueDelivery, deliver, deliverFault, shutDown } from './events.ts';
@@ -107,7 +108,10 @@ function isUneventful(cpu: Processor): boolean {
     (w[PENDING_DEBUG] as number);
   const holding =
     (w[BLOCKING_BY_STI] as number) | (w[BLOCKING_BY_MOV_SS] as number) | (w[ACTIVITY] as number);
-  const watching = ((w[RFLAGS_LOW] as number) & (TF | RF)) | ((w[DR7_LOW] as number) & ANY_BREAKPOINT);
+  const watching =
+    ((w[RFLAGS_LOW] as number) & (TF | RF)) |
+    ((w[DR7_LOW] as number) & ANY_BREAKPOINT) |
+    (cpu.enforcement & Enforcement.Waiting);
   return (waiting | holding | watching) === 0 && !cpu.interrupts.requested();
 }
 
@@ -121,6 +125,7 @@ function attentionOf(cpu: Processor): Attention {
   if (flags & TF) why |= Attention.SingleStep;
   if (hasInstructionBreakpoints(cpu)) why |= Attention.InstructionBreakpoints;
   if (w[PENDING_DEBUG] !== 0) why |= Attention.PendingDebug;
+  if ((cpu.enforcement & Enforcement.Waiting) !== 0) why |= Attention.Endbranch;
   // An event that is held back by blocking is looked at again when that ends; what RFLAGS.IF or an NMI
   // handler holds back, when these change.
   if (

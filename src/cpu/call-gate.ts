@@ -1,5 +1,12 @@
 /** Far JMP and CALL through call gates (SDM vol. 3A §6.8.3 to §6.8.6). */
-import { checkOffset, inIa32eMode, refuse, setRip } from './code-target.ts';
+import { awaitEndbranch } from './cet/branch-tracking.ts';
+import {
+  adoptShadowStack,
+  callOnShadowStack,
+  suitsTarget,
+  switchShadowStack,
+} from './cet/shadow-stack-transfer.ts';
+import { checkOffset, inIa32eMode, isCode64, refuse, setRip } from './code-target.ts';
 import { Descriptor, fetchDescriptor, isNull, markAccessed, Rights, SystemType } from './descriptor.ts';
 import { Vector } from './exceptions.ts';
 import { staysInRing } from './fred/fred-transitions.ts';
@@ -54,9 +61,11 @@ function targetLow(): number {
 /** JMP through the call gate of `selector`. */
 export function jumpThroughGate(cpu: Processor, selector: number): boolean {
   if (!checkGate(cpu, selector, false)) return false;
-  if (!checkOffset(cpu, code, targetLow(), gate.offsetHigh) || !markAccessed(cpu, code)) return false;
+  if (!checkOffset(cpu, code, targetLow(), gate.offsetHigh)) return false;
+  if (!suitsTarget(cpu, isCode64(cpu, code)) || !markAccessed(cpu, code)) return false;
   setCodeSegment(cpu, gate.target, cpu.cpl, code);
   setRip(cpu, targetLow(), gate.offsetHigh);
+  awaitEndbranch(cpu);
   return true;
 }
 
@@ -76,6 +85,12 @@ export function callThroughGate(cpu: Processor, selector: number): boolean {
     stack.push(cpu, selectorOf(cpu, Segment.CS), 0, bytes) &&
     stack.push(cpu, w[RIP] as number, w[RIP + 1] as number, bytes);
   if (!pushed) return false;
+  const wide = bytes === 8;
+  const follows = changesStack
+    ? switchShadowStack(cpu, cpl, 0, wide, Register.RIP)
+    : callOnShadowStack(cpu, wide, Register.RIP);
+  if (!follows) return false;
+  adoptShadowStack(cpu);
   setCodeSegment(cpu, gate.target, cpl, code);
   if (!changesStack) stack.adopt(cpu);
   else if (bytes === 8) {
@@ -83,6 +98,7 @@ export function callThroughGate(cpu: Processor, selector: number): boolean {
     stack.adopt(cpu);
   } else stack.adoptWithSegment(cpu, fromTss.selector, stackSegment);
   setRip(cpu, targetLow(), gate.offsetHigh);
+  awaitEndbranch(cpu);
   return true;
 }
 

@@ -57,6 +57,12 @@ export function checkOffset(cpu: Processor, d: Descriptor, lo: number, hi: numbe
   return within;
 }
 
+/** The linear address of offset `hi`:`lo` in code segment `d`. */
+export function linearTarget(cpu: Processor, d: Descriptor, lo: number, hi: number): bigint {
+  if (!isCode64(cpu, d)) return BigInt((d.baseLow + lo) >>> 0);
+  return (BigInt(hi >>> 0) << 32n) | BigInt(lo >>> 0);
+}
+
 /** RIP := `hi`:`lo`. */
 export function setRip(cpu: Processor, lo: number, hi: number): void {
   cpu.i32[RIP] = lo;

@@ -129,6 +129,7 @@ export class Decoder {
     let lock = false;
     let repeat = 0;
     let segment = NO_SEGMENT;
+    let hasNoTrack = false;
     this.rex = 0;
     this.hasRex = false;
     let opcode = 0;
@@ -150,6 +151,7 @@ export class Decoder {
       else if (group === LOCK) lock = true;
       else if (group === REPEAT) repeat = opcode;
       else if (this.codeBits !== 64 || group >= Segment.FS) segment = group;
+      else if (group === Segment.DS) hasNoTrack = true;
     }
     if (opcode === 0x62 && this.isVex()) {
       return lock || repeat !== 0 || operandPrefix || this.hasRex ? this.undefinedOpcode() : this.evex();
@@ -217,6 +219,7 @@ export class Decoder {
     i.vectorLength = (vexByte >> 2) & 1;
     i.repeat = row.row.repeat === undefined ? 0 : repeat;
     i.lock = lock;
+    i.noTrack = is64 ? hasNoTrack && segment === NO_SEGMENT : segment === Segment.DS;
     i.operandBits = this.operandBits(row, operandPrefix && !(row.prefix === Prefix.P66), w);
     if (row.atLeast32 && i.operandBits === 16) i.operandBits = 32;
     i.addressBits = this.addressBits(addressPrefix);

@@ -3,12 +3,20 @@
  * after a fault nothing has changed. RIP has advanced to the return address.
  */
 import { callThroughGate, jumpThroughGate } from './call-gate.ts';
+import { awaitEndbranch } from './cet/branch-tracking.ts';
+import {
+  adoptShadowStack,
+  callOnShadowStack,
+  returnOnShadowStack,
+  suitsTarget,
+} from './cet/shadow-stack-transfer.ts';
 import {
   checkDirectCode,
   checkOffset,
   checkReturnCode,
   inIa32eMode,
   isCode64,
+  linearTarget,
   refuse,
   setRip,
 } from './code-target.ts';
@@ -51,7 +59,10 @@ export function farJump(cpu: Processor, i: Instruction, selector: number, lo: nu
   if (!fetchDescriptor(cpu, selector, target, Vector.GP)) return Next.Fault;
   if (target.isCode) {
     if (!checkDirect(cpu, selector) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
-    return done(markAccessed(cpu, target) && enter(cpu, selector, lo, hi));
+    if (!suitsTarget(cpu, isCode64(cpu, target)) || !markAccessed(cpu, target)) return Next.Fault;
+    enter(cpu, selector, lo, hi);
+    awaitEndbranch(cpu);
+    return Next.Lookup;
   }
   if (isCallGate(cpu)) return done(jumpThroughGate(cpu, selector));
   return transferToTask(cpu, i, selector, target, TaskSwitchSource.Jmp);
@@ -70,8 +81,12 @@ export function farCall(cpu: Processor, i: Instruction, selector: number, lo: nu
   if (target.isCode) {
     if (!checkDirect(cpu, selector) || !checkOffset(cpu, target, lo, hi)) return Next.Fault;
     if (!markAccessed(cpu, target) || !pushReturnAddress(cpu, bytes)) return Next.Fault;
+    if (!callOnShadowStack(cpu, isCode64(cpu, target), Register.RIP)) return Next.Fault;
     stack.adopt(cpu);
-    return done(enter(cpu, selector, lo, hi));
+    adoptShadowStack(cpu);
+    enter(cpu, selector, lo, hi);
+    awaitEndbranch(cpu);
+    return Next.Lookup;
   }
   if (isCallGate(cpu)) return done(callThroughGate(cpu, selector));
   return transferToTask(cpu, i, selector, target, TaskSwitchSource.Call);
@@ -135,8 +150,16 @@ export function farReturn(cpu: Processor, i: Instruction, release: number): Next
   stack.release(release);
   if ((selector & 3) > cpu.cpl) return done(returnOutwards(cpu, bytes, selector, lo, hi, release));
   if (!checkOffset(cpu, target, lo, hi) || !markAccessed(cpu, target)) return Next.Fault;
+  if (!mayReturn(cpu, selector, lo, hi)) return Next.Fault;
   stack.adopt(cpu);
+  adoptShadowStack(cpu);
   return done(enter(cpu, selector, lo, hi));
+}
+
+/** What the shadow stack says of a return to `hi`:`lo` in the code segment that was checked. */
+function mayReturn(cpu: Processor, selector: number, lo: number, hi: number): boolean {
+  const lip = linearTarget(cpu, target, lo, hi);
+  return returnOnShadowStack(cpu, selector, lip, isCode64(cpu, target), false);
 }
 
 /** RET to less privilege: SS and RSP are on the stack too, and parameters leave that stack as well. */
@@ -157,6 +180,8 @@ function returnOutwards(
   const ss = (w[ITEM] as number) & 0xffff;
   if (!checkReturnStack(cpu, ss, cpl, target, stackSegment)) return false;
   if (!checkOffset(cpu, target, lo, hi) || !markAccessed(cpu, target)) return false;
+  if (!mayReturn(cpu, selector, lo, hi)) return false;
+  adoptShadowStack(cpu);
   setCodeSegment(cpu, selector, cpl, target);
   setReturnStack(cpu, ss, cpl, stackSegment);
   setStackPointer(cpu, spLow, spHigh);

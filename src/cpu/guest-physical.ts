@@ -10,6 +10,8 @@ import type { UsedEntry } from './page-walk.ts';
 export const LINEAR_ACCESS = {
   lo: 0,
   hi: 0,
+  /** Accesses that are wanted of the page, bits of `Access` shifted by their class. */
+  need: 0,
   /** Rights of the page as paging gives them, bits of `PageRight`; known once the page is. */
   rights: 0,
   /** Whether every paging-structure entry used lies where paging may write (SDM §31.3.3.2). */
@@ -22,6 +24,8 @@ export interface GuestPhysicalPage {
   physical: number;
   /** Kinds of access, bits of `Access`, that must ask again: not allowed, or something would have to be noted. */
   denied: number;
+  /** The same of supervisor-mode shadow-stack accesses. */
+  shadowStackDenied: number;
   /** Whether parts of the page have rights of their own, so that every write asks. */
   hasSubPages: boolean;
   /** Whether accesses to the page are known to be ones to the APIC-access page. */

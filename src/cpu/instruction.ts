@@ -75,6 +75,8 @@ export class Instruction {
   /** REP/REPE (F3) or REPNE (F2) in force as a repeat prefix: 0, 0xf3, 0xf2. */
   repeat = 0;
   lock = false;
+  /** Prefix 3E of a near indirect branch: with NO_TRACK_EN it is not tracked. */
+  noTrack = false;
   /** VEX.vvvv register number, where there is a VEX prefix. */
   vvvv = 0;
   /** VEX.W or REX.W. */

@@ -4,6 +4,13 @@
  * raising a fault, and then no register has changed but the temporaries.
  */
 import { isCanonicalPair } from './addressing.ts';
+import { awaitEndbranch } from './cet/branch-tracking.ts';
+import {
+  adoptShadowStack,
+  callOnShadowStack,
+  switchInterruptShadowStack,
+  switchShadowStack,
+} from './cet/shadow-stack-transfer.ts';
 import {
   Descriptor,
   fetchDescriptor,
@@ -129,6 +136,11 @@ function enter(cpu: Processor, bytes: number): boolean {
   if (virtual && !pushDataSegments(cpu, bytes)) return false;
   if (changesStack && !pushStackPointer(cpu, bytes)) return false;
   if (!pushFrame(cpu, bytes)) return false;
+  const follows = changesStack
+    ? switchShadowStack(cpu, cpl, 0, false, Register.returnAddress)
+    : callOnShadowStack(cpu, false, Register.returnAddress);
+  if (!follows) return false;
+  adoptShadowStack(cpu);
   if (virtual) {
     for (const segment of [Segment.GS, Segment.FS, Segment.DS, Segment.ES]) setNullSegment(cpu, segment, 0);
   }
@@ -137,6 +149,7 @@ function enter(cpu: Processor, bytes: number): boolean {
   else stack.adopt(cpu);
   w[RIP] = target;
   w[RIP + 1] = 0;
+  awaitEndbranch(cpu);
   return true;
 }
 
@@ -190,10 +203,21 @@ function enter64(cpu: Processor): boolean {
   if (!markAccessed(cpu, code)) return false;
   stack.flat(cpu, low & -STACK_ALIGNMENT, high, cpl, external);
   if (!pushStackPointer(cpu, 8) || !pushFrame(cpu, 8)) return false;
+  if (!enterShadowStack(cpu, cpl, ist)) return false;
   enterHandler(cpu, cpl);
   if (changesPrivilege) setNullSegment(cpu, Segment.SS, cpl, cpl);
   stack.adopt(cpu);
   w[RIP] = gate.offsetLow;
   w[RIP + 1] = gate.offsetHigh;
+  awaitEndbranch(cpu);
   return true;
+}
+
+function enterShadowStack(cpu: Processor, cpl: number, ist: number): boolean {
+  let follows: boolean;
+  if (cpl !== cpu.cpl) follows = switchShadowStack(cpu, cpl, ist, true, Register.returnAddress);
+  else if (ist !== 0) follows = switchInterruptShadowStack(cpu, ist, Register.returnAddress);
+  else follows = callOnShadowStack(cpu, true, Register.returnAddress);
+  if (follows) adoptShadowStack(cpu);
+  return follows;
 }

@@ -1,6 +1,7 @@
 /** IRET, IRETD and IRETQ (SDM vol. 2A, IRET; vol. 3A §7.12, §9.4). After a fault only blocking by NMI has changed. */
 import { Attention } from './attention.ts';
-import { checkOffset, checkReturnCode, inIa32eMode, setRip } from './code-target.ts';
+import { adoptShadowStack, leaveForVirtual8086, returnOnShadowStack } from './cet/shadow-stack-transfer.ts';
+import { checkOffset, checkReturnCode, inIa32eMode, isCode64, linearTarget, setRip } from './code-target.ts';
 import { Descriptor, markAccessed } from './descriptor.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { checkReturnStack, setReturnStack } from './far-transfer.ts';
@@ -154,6 +155,7 @@ function toVirtual8086(cpu: Processor): Next {
     selectors[n] = w[ITEM] as number;
   }
   if (popped.low >>> 0 > 0xffff) return raiseWithCode(cpu, Vector.GP, 0);
+  if (!leaveForVirtual8086(cpu)) return Next.Fault;
   loadFlags(cpu, ALWAYS | WIDE | IF | IOPL | VIF | VIP | VM);
   for (let n = 0; n < DATA_SEGMENTS.length; n++) {
     setVirtual8086Segment(cpu, DATA_SEGMENTS[n] as number, selectors[n] as number);
@@ -187,6 +189,9 @@ function fromProtected(cpu: Processor, bytes: number): Next {
     if (!checkReturnStack(cpu, ss, cpl, code, stackSegment)) return Next.Fault;
   }
   if (!checkOffset(cpu, code, popped.low, popped.high) || !markAccessed(cpu, code)) return Next.Fault;
+  const lip = linearTarget(cpu, code, popped.low, popped.high);
+  if (!returnOnShadowStack(cpu, selector, lip, isCode64(cpu, code), true)) return Next.Fault;
+  adoptShadowStack(cpu);
   const wide = bytes !== 2;
   let mask = ALWAYS | (wide ? WIDE : 0);
   if (oldCpl <= (materialise(cpu) & IOPL) >> RFLAGS.IOPL) mask |= IF;

@@ -5,6 +5,7 @@ import { ARITHMETIC_ROWS } from './instructions/arithmetic.ts';
 import { BIT_ROWS } from './instructions/bit.ts';
 import { BMI_ROWS } from './instructions/bmi.ts';
 import { CACHE_ROWS } from './instructions/caches.ts';
+import { CONTROL_FLOW_ENFORCEMENT_ROWS } from './instructions/control-flow-enforcement.ts';
 import { CONTROL_REGISTER_ROWS } from './instructions/control-registers.ts';
 import { CONTROL_TRANSFER_ROWS } from './instructions/control-transfer.ts';
 import { CONVERT_ROWS } from './instructions/convert.ts';
@@ -47,6 +48,7 @@ export const OPCODE_ROWS: readonly OpcodeRow[] = [
   ...BIT_ROWS,
   ...BMI_ROWS,
   ...CACHE_ROWS,
+  ...CONTROL_FLOW_ENFORCEMENT_ROWS,
   ...CONTROL_REGISTER_ROWS,
   ...CONTROL_TRANSFER_ROWS,
   ...CONVERT_ROWS,

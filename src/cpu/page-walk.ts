@@ -229,6 +229,7 @@ function walk64(
     if (isPage && level === 3) wrong ||= (entry & 0x3fff_e000) !== 0;
     if (wrong) return fault(PageFault.P | PageFault.RSVD);
     if (WALK.isHlat && (entry & RESTART) !== 0) return 'restart';
+    const above = rights;
     rights &= entry & (RW | US);
     disabled ||= (high & XD) !== 0;
     if (!isPage) {
@@ -249,27 +250,30 @@ function walk64(
     WALK.physical = addressOf(entry, high, PAGE_FRAME & ~within) + (lo & within);
     const key = top >= 4 ? (high >>> 27) & 15 : 0;
     const size = level === 1 ? 0 : level === 2 ? PageRight.Large : PageRight.Huge;
-    return leaf(cpu, at, entry, rights, disabled, size, key, writes);
+    return leaf(cpu, at, entry, above, disabled, size, key, writes);
   }
 }
 
-/** The entry that maps the page: its flags are set only if the access will be allowed. */
+/** The entry that maps the page, and the RW and US of those above it: its flags are set only if the access will be allowed. */
 function leaf(
   cpu: Processor,
   at: number,
   entry: number,
-  rights: number,
+  above: number,
   disabled: boolean,
   size: number,
   key: number,
   writes: boolean,
 ): WalkResult {
+  const rights = above & entry;
+  const isShadowStack = (above & ~entry & RW) !== 0 && (entry & D) !== 0;
   WALK.rights =
     ((rights & RW) !== 0 ? PageRight.Write : 0) |
     ((rights & US) !== 0 ? PageRight.User : 0) |
     (disabled ? PageRight.ExecuteDisable : 0) |
     ((entry & D) !== 0 ? PageRight.Dirty : 0) |
     ((entry & G) !== 0 && ((cpu.i32[CR4_LOW] as number) & (1 << CR4.PGE)) !== 0 ? PageRight.Global : 0) |
+    (isShadowStack ? PageRight.ShadowStack : 0) |
     size |
     (key << KEY_SHIFT);
   LEAF.at = at;
@@ -323,7 +327,7 @@ function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
     if ((entry & (1 << 21)) !== 0 || high >>> width !== 0) return fault(PageFault.P | PageFault.RSVD);
     WALK.physical = high * TWO_32 + ((entry & 0xffc0_0000) >>> 0) + (lo & 0x3f_f000);
     // INVLPG takes what is around it for 1 GByte with it.
-    return leaf(cpu, at, entry, entry & (RW | US), false, PageRight.Huge, 0, writes);
+    return leaf(cpu, at, entry, RW | US, false, PageRight.Huge, 0, writes);
   }
   const tableAt = ((entry & PAGE_FRAME) >>> 0) + 4 * ((lo >>> 12) & 0x3ff);
   if (!setFlags(cpu, at, entry, A)) return 'raised';
@@ -332,7 +336,7 @@ function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
   const page = memory.read32(tablePhysical) | 0;
   if ((page & P) === 0) return fault(0);
   WALK.physical = (page & PAGE_FRAME) >>> 0;
-  return leaf(cpu, tableAt, page, entry & page & (RW | US), false, 0, 0, writes);
+  return leaf(cpu, tableAt, page, entry & (RW | US), false, 0, 0, writes);
 }
 
 /** What came of loading PDPTEs: nothing is loaded if they are refused or the access has raised something. */

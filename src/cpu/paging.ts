@@ -12,7 +12,14 @@ import { isApicPage } from './memory-mapped.ts';
 import { executeDisableEnabled, markLeaf, PageFault, pagingEnabled, WALK, walkPaging } from './page-walk.ts';
 import type { Processor } from './processor.ts';
 import { CR0, CR4, EFER, Register } from './registers.ts';
-import { Access, AccessClass, SETTING_WORDS } from './tlb.ts';
+import {
+  Access,
+  AccessClass,
+  EVERY_CLASS,
+  SETTING_WORDS,
+  SHADOW_STACK_ACCESSES,
+  USER_ACCESSES,
+} from './tlb.ts';
 import {
   contextTag,
   DENIED_SHIFT,
@@ -20,6 +27,7 @@ import {
   LINEAR,
   MEMORY_TYPE_SHIFT,
   PageRight,
+  SHADOW_STACK_DENIED_SHIFT,
 } from './translation-cache.ts';
 
 const CR0_LOW = 2 * Register.CR0;
@@ -29,7 +37,7 @@ const EFER_LOW = 2 * Register.IA32_EFER;
 const DR7_LOW = 2 * Register.DR7;
 const PKRU_LOW = 2 * Register.PKRU;
 const PKRS_LOW = 2 * Register.IA32_PKRS;
-const ALL_RIGHTS = 0x1ff;
+const ALL_RIGHTS = EVERY_CLASS * 0o7;
 const { Read, Write, Fetch } = Access;
 
 /**
@@ -110,20 +118,21 @@ function translateUnpaged(cpu: Processor, lo: number, hi: number, need: number):
   if (second === undefined) return enter(cpu, lo, hi, page, ALL_RIGHTS, WALK.rights);
   LINEAR_ACCESS.lo = lo;
   LINEAR_ACCESS.hi = hi;
+  LINEAR_ACCESS.need = need;
   LINEAR_ACCESS.rights = PageRight.Unpaged;
   LINEAR_ACCESS.structuresWritable = true;
   if (!second.page(lo >>> 0, accessOf(need))) return -1;
   WALK.rights = withFound(PageRight.Unpaged, second.found);
-  return enterFound(cpu, lo, hi, ALL_RIGHTS & ~(second.found.denied * 0o111));
+  return enterFound(cpu, lo, hi, ALL_RIGHTS & ~deniedAccesses(WALK.rights));
 }
 
 /** The kinds of access that `need` has, in whichever class. */
 function accessOf(need: number): number {
-  return (need | (need >> 3) | (need >> 6)) & 0o7;
+  return (need | (need >> 3) | (need >> 6) | (need >> 9) | (need >> 12)) & 0o7;
 }
 
 function walk(cpu: Processor, lo: number, hi: number, need: number, context: number): number {
-  const writes = (need & (Write * 0o111)) !== 0;
+  const writes = (need & (Write * EVERY_CLASS)) !== 0;
   const result = walkPaging(cpu, lo, hi, writes, context);
   if (result === 'raised') return -1;
   // The dirty flag is not set yet, and no reason for a fault.
@@ -146,6 +155,7 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
     cpu.translations.enter(lo, hi, context, LINEAR, WALK.physical, WALK.rights);
     return enter(cpu, lo, hi, WALK.physical, allowedAccesses(cpu, WALK.rights), WALK.rights);
   }
+  LINEAR_ACCESS.need = need;
   LINEAR_ACCESS.rights = WALK.rights;
   if (!second.page(WALK.physical + (lo & (PAGE_SIZE - 1)), accessOf(need))) return -1;
   const rights = withFound(WALK.rights, second.found);
@@ -156,14 +166,29 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
 }
 
 /** Rights of a page with those that second-level translation found. */
-function withFound(rights: number, { denied, memoryType, isApicAccess }: GuestPhysicalPage): number {
-  const apic = isApicAccess ? PageRight.ApicAccess : 0;
-  return rights | apic | (denied << DENIED_SHIFT) | (memoryType << MEMORY_TYPE_SHIFT);
+export function withFound(
+  rights: number,
+  { denied, shadowStackDenied, memoryType, isApicAccess }: GuestPhysicalPage,
+): number {
+  return (
+    rights |
+    (isApicAccess ? PageRight.ApicAccess : 0) |
+    (denied << DENIED_SHIFT) |
+    (shadowStackDenied << SHADOW_STACK_DENIED_SHIFT) |
+    (memoryType << MEMORY_TYPE_SHIFT)
+  );
 }
 
 /** The mark of a page that is the APIC-access page now. */
 function apicAccess(cpu: Processor, physical: number): number {
   return physical === cpu.apicAccessPage ? PageRight.ApicAccess : 0;
+}
+
+/** Accesses, by class, that second-level translation has to be asked about again. */
+export function deniedAccesses(rights: number): number {
+  const denied = (rights >>> DENIED_SHIFT) & 0o7;
+  const shadowStack = (rights >>> SHADOW_STACK_DENIED_SHIFT) & 0o7;
+  return (denied * 0o1111) | (shadowStack << AccessClass.SupervisorShadowStack);
 }
 
 /** Enters what second-level translation found. */
@@ -206,10 +231,11 @@ function enterFast(
 /** Raises #PF. An access that fails leaves no translation of its page behind (SDM vol. 3A §5.10.4.1). */
 function pageFault(cpu: Processor, lo: number, hi: number, need: number, error: number): number {
   let code = error;
-  if ((need & (Write * 0o111)) !== 0) code |= PageFault.WR;
-  if ((need & 0o7) !== 0) code |= PageFault.US;
+  if ((need & (Write * EVERY_CLASS)) !== 0) code |= PageFault.WR;
+  if ((need & USER_ACCESSES) !== 0) code |= PageFault.US;
+  if ((need & SHADOW_STACK_ACCESSES) !== 0) code |= PageFault.SS;
   if (WALK.isHlat) code |= PageFault.HLAT;
-  if ((need & (Fetch * 0o111)) !== 0 && reportsFetches(cpu)) code |= PageFault.ID;
+  if ((need & (Fetch * EVERY_CLASS)) !== 0 && reportsFetches(cpu)) code |= PageFault.ID;
   cpu.tlb.forgetPage(lo, hi);
   cpu.translations.invalidatePage(lo, hi, currentContext(cpu), true);
   raisePageFault(cpu, lo, hi, code);
@@ -222,8 +248,7 @@ function reportsFetches(cpu: Processor): boolean {
 }
 
 /**
- * Accesses that a page of these rights allows under the present settings, for the three classes
- * (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks; nor
+ * Accesses that a page of these rights allows under the present settings, by class (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks; nor
  * is what second-level translation denies.
  */
 export function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
@@ -238,6 +263,7 @@ export function allowedAccesses(cpu: Processor, rights: number, withKeys = true)
   let user = isUser ? Read | pageWrites | fetch : 0;
   let supervisor = Read | (protects ? pageWrites : Write) | fetch;
   let withAc = supervisor;
+  let shadowStack = (rights & PageRight.ShadowStack) !== 0 ? Read | Write : 0;
   if (isUser) {
     if ((cr4 & (1 << CR4.SMEP)) !== 0) {
       supervisor &= ~Fetch;
@@ -255,12 +281,15 @@ export function allowedAccesses(cpu: Processor, rights: number, withKeys = true)
     user &= ~(all | writesDenied);
     supervisor &= ~(all | (protects ? writesDenied : 0));
     withAc &= ~(all | (protects ? writesDenied : 0));
+    shadowStack &= ~(all | writesDenied);
   }
-  const clean = (~Write | dirty) & ~(rights >>> DENIED_SHIFT);
+  const clean = ~Write | dirty;
   return (
-    ((user & clean) << AccessClass.User) |
-    ((supervisor & clean) << AccessClass.Supervisor) |
-    ((withAc & clean) << AccessClass.SupervisorWithAc)
+    (((user & clean) << AccessClass.User) |
+      ((supervisor & clean) << AccessClass.Supervisor) |
+      ((withAc & clean) << AccessClass.SupervisorWithAc) |
+      (shadowStack << (isUser ? AccessClass.UserShadowStack : AccessClass.SupervisorShadowStack))) &
+    ~deniedAccesses(rights)
   );
 }
 

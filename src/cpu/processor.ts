@@ -8,6 +8,7 @@ import { addressRules } from './address-rules.ts';
 import { flatAccesses } from './addressing.ts';
 import { Attention } from './attention.ts';
 import { Caching } from './caching-policy.ts';
+import { Enforcement, enforcementOf } from './cet/enforcement.ts';
 import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
 import { CpuidLeaves } from './cpuid-leaves.ts';
 import { materialise } from './flags.ts';
@@ -52,6 +53,8 @@ const MODE_REGISTERS: ReadonlySet<number> = new Set([
   ]),
   Register.CR3,
   Register.CR4,
+  Register.IA32_U_CET,
+  Register.IA32_S_CET,
 ]);
 
 const CS_L = 1 << 13;
@@ -86,6 +89,7 @@ const { Real, Virtual8086, Protected, Compatibility, Bit64 } = Mode;
 const LMA = 1 << EFER.LMA;
 const VM = 1 << RFLAGS.VM;
 const LA57 = 1 << CR4.LA57;
+const CET = 1 << CR4.CET;
 
 export class Processor {
   /** Number of this processor in its machine, from 0. */
@@ -138,6 +142,10 @@ export class Processor {
   addressRules = 0;
   /** Whether unaligned data accesses raise #AC. */
   alignmentChecked = false;
+  /** What control-flow enforcement does with the code that executes, bits {@link Enforcement}; 0 if nothing. */
+  enforcement = 0;
+  /** The token of a new shadow stack is busy, and what is pushed there next may still fault or exit (SDM §28.4.3). */
+  shadowStackPrematurelyBusy = false;
   /** Whether the processor is in VMX non-root operation: instructions may exit. */
   nonRoot = false;
   /** Physical page whose accesses from linear addresses VT-x virtualizes (SDM §32.4), or −1. */
@@ -272,7 +280,14 @@ export class Processor {
         this.flatSegments[segment] = flatAccesses(this, segment as Segment);
       }
     }
+    this.updateEnforcement();
     this.updateAccessClass();
+  }
+
+  /** Derives again what depends on IA32_U_CET and IA32_S_CET. */
+  updateEnforcement(): void {
+    this.enforcement = ((this.words[CR4_LOW] as number) & CET) === 0 ? 0 : enforcementOf(this);
+    if ((this.enforcement & Enforcement.Waiting) !== 0) this.requestAttention(Attention.Endbranch);
   }
 
   /** Derives again what depends on RFLAGS.AC, CR0.AM and the CPL. */
@@ -360,6 +375,8 @@ export class Processor {
   /** WRMSR at CPL 0: `ok`, or the reason for #GP(0). */
   writeMsr(index: number, value: bigint): MsrAccess {
     this.requestAttention();
-    return writeMsr(this, index, value);
+    const access = writeMsr(this, index, value);
+    this.updateEnforcement();
+    return access;
   }
 }

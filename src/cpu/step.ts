@@ -5,6 +5,8 @@
 import { Attention } from './attention.ts';
 import { BlockCache } from './block-cache.ts';
 import { afterInstruction, atBoundary, Boundary } from './boundary.ts';
+import { mayFollowIndirectBranch } from './cet/branch-tracking.ts';
+import { Enforcement } from './cet/enforcement.ts';
 import { deliverFault } from './events.ts';
 import { materialise } from './flags.ts';
 import { type Instruction, Next } from './instruction.ts';
@@ -99,6 +101,11 @@ export class Execution {
     let n = 0;
     let next: Next = Next.Sequential;
     let i = instructions[0] as Instruction;
+    if (singly && (cpu.enforcement & Enforcement.Waiting) !== 0 && !mayFollowIndirectBranch(cpu, i)) {
+      cpu.executed++;
+      deliverFault(cpu);
+      return;
+    }
     this.watch?.(i);
     cpu.blockStart = i32[RIP_LOW] as number;
     cpu.block = instructions;

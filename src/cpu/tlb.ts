@@ -24,10 +24,22 @@ export type Access = (typeof Access)[keyof typeof Access];
 
 /**
  * Classes of access (SDM vol. 3A §5.6): user-mode; supervisor-mode; explicit supervisor-mode data
- * access while RFLAGS.AC is 1, which SMAP lets through.
+ * access while RFLAGS.AC is 1, which SMAP lets through; user-mode and supervisor-mode shadow-stack access.
  */
-export const AccessClass = { User: 0, Supervisor: 3, SupervisorWithAc: 6 } as const;
+export const AccessClass = {
+  User: 0,
+  Supervisor: 3,
+  SupervisorWithAc: 6,
+  UserShadowStack: 9,
+  SupervisorShadowStack: 12,
+} as const;
 export type AccessClass = (typeof AccessClass)[keyof typeof AccessClass];
+
+/** Shifts a kind of access into every class. */
+export const EVERY_CLASS = 0o11111;
+/** Accesses of the shadow-stack classes, and of those that are user-mode accesses. */
+export const SHADOW_STACK_ACCESSES = 0o77000;
+export const USER_ACCESSES = 0o07007;
 
 /** Bytes of state a {@link Tlb} takes. */
 export const TLB_BYTES = TLB_ENTRIES * 24;

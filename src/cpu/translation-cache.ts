@@ -14,8 +14,8 @@ const VALID = 1;
 
 /**
  * What is known of a cached page. Bits 10:8: kinds of access (bits of `Access`) that the second-level
- * translation has to be asked about again. Bits 14:11: its memory type, as `GuestPhysicalPage` has it.
- * Protection key in bits 31:28.
+ * translation has to be asked about again; bits 18:16: those of supervisor-mode shadow-stack accesses.
+ * Bits 14:11: its memory type, as `GuestPhysicalPage` has it. Protection key in bits 31:28.
  */
 export const PageRight = {
   Write: 1,
@@ -30,8 +30,11 @@ export const PageRight = {
   Unpaged: 128,
   /** The page was known as the APIC-access page; without, accesses are not virtualized (SDM §32.4.5). */
   ApicAccess: 1 << 15,
+  /** A shadow-stack page: of the entries used, only the one that maps it does not allow writes, and it is dirty. */
+  ShadowStack: 1 << 19,
 } as const;
 export const DENIED_SHIFT = 8;
+export const SHADOW_STACK_DENIED_SHIFT = 16;
 export const MEMORY_TYPE_SHIFT = 11;
 export const KEY_SHIFT = 28;
 

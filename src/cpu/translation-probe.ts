@@ -4,9 +4,9 @@
  */
 import { LINEAR_ACCESS } from './guest-physical.ts';
 import { PROBE, pagingEnabled, type UsedEntry, WALK, walkPaging } from './page-walk.ts';
-import { currentContext } from './paging.ts';
+import { currentContext, withFound } from './paging.ts';
 import type { Processor } from './processor.ts';
-import { DENIED_SHIFT, MEMORY_TYPE_SHIFT, PageRight } from './translation-cache.ts';
+import { PageRight } from './translation-cache.ts';
 
 const PAGE_SIZE = 0x1000;
 
@@ -53,7 +53,7 @@ function probe(cpu: Processor, lo: number, hi: number, entries: UsedEntry[]): Tr
   if (found === undefined) return { ...none, physical: 'not mapped by second-level translation' };
   return {
     physical: found.physical,
-    rights: rights | (found.denied << DENIED_SHIFT) | (found.memoryType << MEMORY_TYPE_SHIFT),
+    rights: withFound(rights, found),
     hasSubPages: found.hasSubPages,
     lacksAccessed: found.lacksAccessed,
     lacksDirty: found.lacksDirty,

@@ -172,7 +172,7 @@ export function stackItems({ machine, cpu }: World, count: number, bytes: 2 | 4 
 export function delivered(w: World): { vector: number; errorCode?: number; rip: number } {
   const vector = (Number(w.cpu.get('RIP')) - HANDLERS) / 16;
   const bytes = w.bits === 64 ? 8 : 4;
-  const hasCode = [8, 10, 11, 12, 13, 14, 17].includes(vector);
+  const hasCode = [8, 10, 11, 12, 13, 14, 17, 21].includes(vector);
   const [first = 0, second = 0] = stackItems(w, 2, bytes);
   return hasCode ? { vector, errorCode: first, rip: second } : { vector, rip: first };
 }

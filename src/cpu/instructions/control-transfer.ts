@@ -1,5 +1,8 @@
 /** Near control transfers (SDM vol. 2: JMP, Jcc, CALL, RET, LOOP, JCXZ). */
 import { isCanonicalPair } from '../addressing.ts';
+import { trackBranch } from '../cet/branch-tracking.ts';
+import { Enforcement } from '../cet/enforcement.ts';
+import { matchesReturnAddress, pushReturnAddress, releaseShadow } from '../cet/shadow-stack.ts';
 import { raiseWithCode, Vector } from '../exceptions.ts';
 import { condition } from '../flags.ts';
 import { type Execute, type Instruction, Next } from '../instruction.ts';
@@ -7,7 +10,7 @@ import { Mode } from '../mode.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import type { Processor } from '../processor.ts';
 import { Register } from '../registers.ts';
-import { adjustStackPointer, loadStack, push } from '../stack.ts';
+import { adjustStackPointer, loadStack, push, storeStack } from '../stack.ts';
 import { CONDITIONS } from './move.ts';
 
 const RIP = 2 * Register.RIP;
@@ -47,6 +50,16 @@ function callTo(cpu: Processor, i: Instruction, lo: number, hi: number): Next {
   return setInstructionPointer(cpu, i, lo, hi);
 }
 
+/** As {@link callTo} where control flow is enforced: the return address goes to the shadow stack too, if there is one. */
+function enforcedCall(cpu: Processor, i: Instruction, lo: number, hi: number, toShadowStack: boolean): Next {
+  const bytes = i.operandBits >> 3;
+  if (!mayBranchTo(cpu, i, lo, hi) || !storeStack(cpu, -bytes, RIP_AT, bytes)) return Next.Fault;
+  const pushes = toShadowStack && (cpu.enforcement & Enforcement.ShadowStack) !== 0;
+  if (pushes && !pushReturnAddress(cpu, i.operandBits)) return Next.Fault;
+  adjustStackPointer(cpu, -bytes);
+  return setInstructionPointer(cpu, i, lo, hi);
+}
+
 const relativeLow = (cpu: Processor, i: Instruction) => ((cpu.i32[RIP] as number) + i.immediate) | 0;
 
 function relativeHigh(cpu: Processor, i: Instruction): number {
@@ -59,20 +72,47 @@ function branchBy(cpu: Processor, i: Instruction): Next {
   return branchTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i));
 }
 
-const callRelative: Execute = (cpu, i) => callTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i));
+/** CALL of the next instruction, which only wants to know where it is, leaves the shadow stack alone. */
+const callRelative: Execute = (cpu, i) =>
+  cpu.enforcement === 0
+    ? callTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i))
+    : enforcedCall(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i), i.immediate !== 0);
 
-const jumpIndirect: Execute = (cpu, i) =>
-  branchTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number);
+/** The tracker waits after a near indirect branch that was taken. */
+function tracked(cpu: Processor, i: Instruction, next: Next): Next {
+  if (next !== Next.Fault && (cpu.enforcement & Enforcement.Tracking) !== 0) trackBranch(cpu, i);
+  return next;
+}
 
-const callIndirect: Execute = (cpu, i) =>
-  callTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number);
+const jumpIndirect: Execute = (cpu, i) => {
+  const next = branchTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number);
+  return cpu.enforcement === 0 ? next : tracked(cpu, i, next);
+};
+
+const callIndirect: Execute = (cpu, i) => {
+  const lo = cpu.i32[i.d >> 2] as number;
+  const hi = cpu.i32[(i.d >> 2) + 1] as number;
+  if (cpu.enforcement === 0) return callTo(cpu, i, lo, hi);
+  return tracked(cpu, i, enforcedCall(cpu, i, lo, hi, true));
+};
 
 /** Pops the target, and `released` bytes more. */
 function returnReleasing(cpu: Processor, i: Instruction, released: number): Next {
   const bytes = i.operandBits >> 3;
   if (!loadStack(cpu, 0, T0, bytes)) return Next.Fault;
+  if ((cpu.enforcement & Enforcement.ShadowStack) !== 0) return matchedReturn(cpu, i, released);
   const next = branchTo(cpu, i, cpu.i32[T0 >> 2] as number, cpu.i32[(T0 >> 2) + 1] as number);
   if (next !== Next.Fault) adjustStackPointer(cpu, bytes + released);
+  return next;
+}
+
+/** RET to the address in T0, if the shadow stack has the same. */
+function matchedReturn(cpu: Processor, i: Instruction, released: number): Next {
+  if (!matchesReturnAddress(cpu, i.operandBits, T0 >> 3)) return Next.Fault;
+  const next = branchTo(cpu, i, cpu.i32[T0 >> 2] as number, cpu.i32[(T0 >> 2) + 1] as number);
+  if (next === Next.Fault) return next;
+  adjustStackPointer(cpu, (i.operandBits >> 3) + released);
+  releaseShadow(cpu, i.operandBits === 64 ? 8 : 4);
   return next;
 }
 

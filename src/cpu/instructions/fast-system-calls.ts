@@ -1,5 +1,8 @@
 /** Fast system calls (SDM vol. 2B: SYSCALL, SYSRET, SYSENTER, SYSEXIT): flat segments without descriptors. */
 import { isCanonicalPair } from '../addressing.ts';
+import { awaitEndbranch } from '../cet/branch-tracking.ts';
+import { Enforcement } from '../cet/enforcement.ts';
+import { userShadowStackPointer } from '../cet/shadow-stack-transfer.ts';
 import { inIa32eMode, setRip } from '../code-target.ts';
 import { EventType, SystemCall } from '../event.ts';
 import { deliverSoftware } from '../events.ts';
@@ -41,10 +44,30 @@ const IF = 1 << RFLAGS.IF;
 const ALL_FLAGS = ~2;
 
 /** CS and SS for CPL 0 or 3; RPL of the selectors is the CPL. */
-function enter(cpu: Processor, cs: number, ss: number, code: number, cpl: 0 | 3): void {
+function setSegments(cpu: Processor, cs: number, ss: number, code: number, cpl: 0 | 3): void {
   const dpl = cpl === 3 ? USER : 0;
   setFlatSegment(cpu, Segment.CS, (cs & ~3) | cpl, code | dpl);
   setFlatSegment(cpu, Segment.SS, (ss & ~3) | cpl, DATA | dpl);
+}
+
+/** To CPL 0, where SSP is 0 until software sets it (SETSSBSY), and the first instruction has to be an ENDBRANCH. */
+function enterSupervisor(cpu: Processor, cs: number, code: number): void {
+  const { quads } = cpu;
+  if (hasShadowStack(cpu)) quads[Register.IA32_PL3_SSP] = userShadowStackPointer(cpu);
+  setSegments(cpu, cs, cs + 8, code, 0);
+  if (hasShadowStack(cpu)) quads[Register.SSP] = 0n;
+  awaitEndbranch(cpu);
+}
+
+/** To CPL 3, with the shadow stack of IA32_PL3_SSP. */
+function enterUser(cpu: Processor, cs: number, ss: number, code: number): void {
+  const { quads } = cpu;
+  setSegments(cpu, cs, ss, code, 3);
+  if (hasShadowStack(cpu)) quads[Register.SSP] = quads[Register.IA32_PL3_SSP] as bigint;
+}
+
+function hasShadowStack(cpu: Processor): boolean {
+  return (cpu.enforcement & Enforcement.ShadowStack) !== 0;
 }
 
 /** SYSCALL and SYSRET are undefined outside 64-bit mode and without IA32_EFER.SCE. */
@@ -65,7 +88,7 @@ const syscall: Execute = (cpu, i) => {
   setRip(cpu, w[LSTAR] as number, w[LSTAR + 1] as number);
   writeFlags(cpu, ALL_FLAGS, flags & ~(w[FMASK] as number));
   if (((w[FMASK] as number) & TF) !== 0) cancelSingleStep(cpu);
-  enter(cpu, cs, cs + 8, CODE_64, 0);
+  enterSupervisor(cpu, cs, CODE_64);
   return Next.Lookup;
 };
 
@@ -78,7 +101,7 @@ const sysret: Execute = (cpu, i) => {
   const star = (w[STAR_HIGH] as number) >>> 16;
   setRip(cpu, w[RCX] as number, high);
   writeFlags(cpu, ALL_FLAGS, (w[R11] as number) & SYSRET_FLAGS);
-  enter(cpu, wide ? star + 16 : star, star + 8, wide ? CODE_64 : CODE_32, 3);
+  enterUser(cpu, wide ? star + 16 : star, star + 8, wide ? CODE_64 : CODE_32);
   return Next.Lookup;
 };
 
@@ -92,7 +115,7 @@ const sysenter: Execute = (cpu, i) => {
   w[RSP] = w[SYSENTER_ESP] as number;
   w[RSP + 1] = long ? (w[SYSENTER_ESP + 1] as number) : 0;
   setRip(cpu, w[SYSENTER_EIP] as number, long ? (w[SYSENTER_EIP + 1] as number) : 0);
-  enter(cpu, cs, cs + 8, long ? CODE_64 : CODE_32, 0);
+  enterSupervisor(cpu, cs, long ? CODE_64 : CODE_32);
   return Next.Lookup;
 };
 
@@ -107,8 +130,8 @@ const sysexit: Execute = (cpu: Processor, i: Instruction) => {
   w[RSP] = w[RCX] as number;
   w[RSP + 1] = wide ? (w[RCX + 1] as number) : 0;
   setRip(cpu, w[RDX] as number, wide ? (w[RDX + 1] as number) : 0);
-  if (wide) enter(cpu, cs + 32, cs + 40, CODE_64, 3);
-  else enter(cpu, cs + 16, cs + 24, CODE_32, 3);
+  if (wide) enterUser(cpu, cs + 32, cs + 40, CODE_64);
+  else enterUser(cpu, cs + 16, cs + 24, CODE_32);
   return Next.Lookup;
 };
 

@@ -1,6 +1,6 @@
 /**
  * Instructions without a group (SDM vol. 2: XLAT, BOUND, ARPL, UD, NOP and the opcodes reserved for
- * hints, ENDBR, PREFETCH, SERIALIZE, fences, CLFLUSH, CLFLUSHOPT, CLWB, CLDEMOTE). Memory is in order,
+ * hints, PREFETCH, SERIALIZE, fences, CLFLUSH, CLFLUSHOPT, CLWB, CLDEMOTE). Memory is in order,
  * and there is no cache whose lines could be told from memory.
  */
 import { raise, Vector } from '../exceptions.ts';
@@ -95,8 +95,6 @@ export const MISCELLANEOUS_ROWS: readonly OpcodeRow[] = [
   prefetch('0F 18 /6', 'PREFETCHIT1'),
   prefetch('0F 18 /7', 'PREFETCHIT0'),
   prefetch('NP 0F 1C /0', 'CLDEMOTE'),
-  { opcode: 'F3 0F 1E /7 mod=3 rm=2', mnemonic: 'ENDBR64', operands: '', execute: nop },
-  { opcode: 'F3 0F 1E /7 mod=3 rm=3', mnemonic: 'ENDBR32', operands: '', execute: nop },
   {
     opcode: 'NP 0F 01 /5 mod=3 rm=0',
     mnemonic: 'SERIALIZE',

@@ -27,8 +27,6 @@ export const NOT_RUNNING = {
   rtm: [false, 'there are no transactions'],
   mpx: [false, 'there are no bounds registers'],
   intelPt: [false, 'nothing is traced'],
-  cetShadowStack: [false, 'there are no shadow stacks'],
-  cetIndirectBranchTracking: [false, 'indirect branches are not tracked'],
   architecturalLbrs: [false, 'branches are not recorded'],
   specCtrlBits: [0, 'nothing is executed speculatively'],
   generalPurposeCounters: [0, PERFORMANCE],

@@ -6,7 +6,12 @@ import { LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
-import { asynchronousAccess, eventUnderDelivery, nmiUnblocking } from '../intercepts/event-exits.ts';
+import {
+  asynchronousAccess,
+  busyShadowStack,
+  eventUnderDelivery,
+  nmiUnblocking,
+} from '../intercepts/event-exits.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { EptBit, EptHighBit } from './ept-entry.ts';
 import type { EptSettings } from './ept-settings.ts';
@@ -26,6 +31,7 @@ const Bit = {
   UserMode: 1 << 9,
   WritablePage: 1 << 10,
   ExecuteDisable: 1 << 11,
+  ShadowStack: 1 << 13,
   SupervisorShadowStack: 1 << 14,
   GuestPagingVerification: 1 << 15,
 } as const;
@@ -49,6 +55,7 @@ export function violationQualification(
   if ((kind & Kind.Read) !== 0) bits |= Bit.Read;
   if ((kind & Kind.Write) !== 0) bits |= Bit.Write;
   if ((kind & Kind.Fetch) !== 0) bits |= Bit.Fetch;
+  if ((kind & Kind.ShadowStack) !== 0) bits |= Bit.ShadowStack;
   if (result === EptWalk.Mapped) bits |= rightsOfWalk(settings);
   if ((kind & Kind.Pdptes) !== 0) return bits;
   bits |= Bit.LinearAddressValid;
@@ -85,6 +92,14 @@ function guestRights(): number {
 /** NMI unblocking due to IRET, and whether the access is asynchronous. */
 const circumstances = (p: VmxProcessor) => nmiUnblocking(p) | asynchronousAccess(p);
 
+/** Exits that report no linear address otherwise report that of the access to a prematurely busy shadow stack. */
+function addressOfBusyShadowStack(
+  p: VmxProcessor,
+): Pick<ExitRequest, 'prematurelyBusyShadowStack' | 'guestLinearAddress'> {
+  const busy = busyShadowStack(p);
+  return busy.prematurelyBusyShadowStack === true ? { ...busy, guestLinearAddress: linearAddress() } : {};
+}
+
 export function violationExit(p: VmxProcessor, address: number, qualification: number): ExitRequest {
   return {
     reason: ExitReason.EptViolation,
@@ -92,13 +107,19 @@ export function violationExit(p: VmxProcessor, address: number, qualification: n
     ...((qualification & Bit.LinearAddressValid) !== 0 && { guestLinearAddress: linearAddress() }),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),
+    ...busyShadowStack(p),
   };
 }
 
 /** It reports neither qualification nor linear address, nor the length of an instruction that caused an event. */
 export function misconfigurationExit(p: VmxProcessor, address: number): ExitRequest {
   const { instructionLength: _, ...event } = eventUnderDelivery(p);
-  return { reason: ExitReason.EptMisconfiguration, guestPhysicalAddress: BigInt(address), ...event };
+  return {
+    reason: ExitReason.EptMisconfiguration,
+    guestPhysicalAddress: BigInt(address),
+    ...event,
+    ...addressOfBusyShadowStack(p),
+  };
 }
 
 export function logFullExit(p: VmxProcessor): ExitRequest {
@@ -106,6 +127,7 @@ export function logFullExit(p: VmxProcessor): ExitRequest {
     reason: ExitReason.PageModificationLogFull,
     qualification: BigInt(circumstances(p)),
     ...eventUnderDelivery(p),
+    ...addressOfBusyShadowStack(p),
   };
 }
 
@@ -116,5 +138,6 @@ export function subPageExit(p: VmxProcessor, address: number, isMiss: boolean): 
     guestLinearAddress: linearAddress(),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),
+    ...busyShadowStack(p),
   };
 }

@@ -31,7 +31,7 @@ import {
 } from './ept-exits.ts';
 import { EptSettings } from './ept-settings.ts';
 import { EPT_WALK, EptWalk, lacksFlags, setEptFlags, walkEpt } from './ept-walk.ts';
-import { allowedByWalk, Kind } from './guest-physical-access.ts';
+import { allowedByWalk, Kind, shadowStackKind } from './guest-physical-access.ts';
 import { GuestPhysicalMappings } from './guest-physical-mappings.ts';
 import { isLogFull, logModification } from './page-modification-log.ts';
 import { SubPage, subPageAllows } from './sub-page-permissions.ts';
@@ -45,7 +45,14 @@ const pageNumber = (address: number) => Math.floor(address / PAGE_SIZE);
 
 export class ExtendedPageTables implements GuestPhysicalTranslation {
   tag = 0;
-  readonly found = { physical: 0, denied: 0, hasSubPages: false, isApicAccess: false, memoryType: 0 };
+  readonly found = {
+    physical: 0,
+    denied: 0,
+    shadowStackDenied: 0,
+    hasSubPages: false,
+    isApicAccess: false,
+    memoryType: 0,
+  };
   readonly settings = new EptSettings();
   readonly mappings = new GuestPhysicalMappings();
   /** Number of the address spaces that the VMCS makes. */
@@ -97,15 +104,17 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
 
   page(address: number, access: number): boolean {
     const isUser = (LINEAR_ACCESS.rights & (PageRight.User | PageRight.Unpaged)) !== 0;
-    if (!this.access(address, access, isUser)) return false;
+    if (!this.access(address, access | shadowStackKind(LINEAR_ACCESS.need), isUser)) return false;
     const { found, settings } = this;
     const { low } = EPT_WALK;
-    let allowed = allowedByWalk(settings, 0, isUser);
+    const allowed = allowedByWalk(settings, 0, isUser);
     found.hasSubPages = this.hasSubPages() && (allowed & Access.Write) === 0;
-    if (settings.accessedDirty && (low & EptBit.Dirty) === 0) allowed &= ~Access.Write;
+    const clean = settings.accessedDirty && (low & EptBit.Dirty) === 0 ? Access.Write : 0;
     found.physical = EPT_WALK.physical;
     found.isApicAccess = EPT_WALK.isApicAccess;
-    found.denied = ACCESSES & ~allowed;
+    found.denied = (ACCESSES & ~allowed) | clean;
+    found.shadowStackDenied =
+      (ACCESSES & ~allowedByWalk(settings, Kind.SupervisorShadowStack, isUser)) | clean;
     found.memoryType = (low >> MEMORY_TYPE_SHIFT) & 0xf;
     return true;
   }
@@ -126,6 +135,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     return {
       physical: EPT_WALK.physical - (address % PAGE_SIZE),
       denied: ACCESSES & ~allowedByWalk(settings, 0, isUser),
+      shadowStackDenied: ACCESSES & ~allowedByWalk(settings, Kind.SupervisorShadowStack, isUser),
       hasSubPages: this.hasSubPages(),
       isApicAccess: EPT_WALK.physical - (address % PAGE_SIZE) === this.p.cpu.apicAccessPage,
       memoryType: (EPT_WALK.low >> MEMORY_TYPE_SHIFT) & 0xf,

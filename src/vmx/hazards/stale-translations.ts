@@ -4,11 +4,11 @@
  * that software can see; without it nothing is watched.
  */
 import type { UsedEntry } from '../../cpu/page-walk.ts';
-import { allowedAccesses, currentContext } from '../../cpu/paging.ts';
+import { allowedAccesses, currentContext, deniedAccesses } from '../../cpu/paging.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import { CR4, Register } from '../../cpu/registers.ts';
-import { Access } from '../../cpu/tlb.ts';
-import { DENIED_SHIFT, LINEAR, MEMORY_TYPE_SHIFT, PageRight } from '../../cpu/translation-cache.ts';
+import { Access, EVERY_CLASS } from '../../cpu/tlb.ts';
+import { LINEAR, MEMORY_TYPE_SHIFT, PageRight } from '../../cpu/translation-cache.ts';
 import { probeTranslation, type TranslationProbe } from '../../cpu/translation-probe.ts';
 import type { TranslationWatch } from '../../cpu/translation-watch.ts';
 import type { SdmSection } from '../../sdm/sections.ts';
@@ -60,8 +60,8 @@ export interface StaleTranslation {
 }
 
 const REPORTS_KEPT = 10_000;
-const WRITES = Access.Write * 0o111;
-const FETCHES = Access.Fetch * 0o111;
+const WRITES = Access.Write * EVERY_CLASS;
+const FETCHES = Access.Fetch * EVERY_CLASS;
 /** Accessed and dirty flags, which processors change themselves. */
 const FLAGS = { paging: 0x60n, EPT: 0x300n } as const;
 const RIP = Register.RIP;
@@ -181,9 +181,7 @@ export class ProcessorTranslations implements TranslationWatch {
     if (physical === this.cpu.apicAccessPage && (rights & PageRight.ApicAccess) === 0)
       return 'APIC-access page';
     const unpaged = (fresh.rights & PageRight.Unpaged) !== 0;
-    const allowed = unpaged
-      ? ~(((fresh.rights >> DENIED_SHIFT) & 7) * 0o111)
-      : allowedAccesses(this.cpu, fresh.rights);
+    const allowed = unpaged ? ~deniedAccesses(fresh.rights) : allowedAccesses(this.cpu, fresh.rights);
     // Sub-pages may allow a write, and are asked about each.
     const judged = fresh.hasSubPages ? need & ~WRITES : need;
     if ((allowed & judged) !== judged) return 'rights';
