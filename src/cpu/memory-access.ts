@@ -124,6 +124,15 @@ export function probeStore(cpu: Processor, bytes: number): boolean {
   return passesApicPage(cpu, page, offset, second, WRITE);
 }
 
+/** Whether a store of the byte at the slot `linear` would succeed, which ENTER does not make although a virtual APIC sees it. */
+export function touchByte(cpu: Processor): boolean {
+  const lo = cpu.i32[LINEAR] as number;
+  const entry = translate(cpu, lo, cpu.i32[LINEAR + 1] as number, WRITE << cpu.accessClass);
+  if (entry < 0) return false;
+  if (cpu.tlb.where[entry] !== 0 || cpu.tlb.physical[entry] !== cpu.apicAccessPage) return true;
+  return cpu.vmxPort.touchVirtualApic(lo & LAST_OFFSET);
+}
+
 /** Bytes of the smallest part of a page that may have rights of its own (SDM §31.3.4). */
 const PART = 128;
 

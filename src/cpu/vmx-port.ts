@@ -89,6 +89,8 @@ export interface VmxPort {
   storeVirtualApic(offset: number, from: number, bytes: number): boolean;
   /** Whether a store would be performed; it makes the exit pending if not. */
   probeVirtualApicStore(offset: number, bytes: number): boolean;
+  /** ENTER: what follows a store of one byte, which is not made. */
+  touchVirtualApic(offset: number): boolean;
   /** An access that is never performed: it fetches code, or goes across pages. */
   refuseVirtualApic(offset: number, access: Access): false;
 
@@ -152,6 +154,7 @@ export const NO_VMX: VmxPort = {
   loadVirtualApic: () => true,
   storeVirtualApic: () => true,
   probeVirtualApicStore: () => true,
+  touchVirtualApic: () => true,
   refuseVirtualApic: () => false,
   exitsOnEvent: () => false,
   exitsOnTripleFault: () => false,

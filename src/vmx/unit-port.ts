@@ -14,7 +14,14 @@ import { Register } from '../cpu/registers.ts';
 import type { Access } from '../cpu/tlb.ts';
 import { isUserInterruptNotification } from '../cpu/user-interrupts.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
-import { accessExit, loadRegister, readExit, storeRegister, writeExit } from './apic/access-page.ts';
+import {
+  accessExit,
+  loadRegister,
+  readExit,
+  storeRegister,
+  touchExit,
+  writeExit,
+} from './apic/access-page.ts';
 import { apicExitBeforeEvents, takeVirtualInterrupt } from './apic/apic-events.ts';
 import {
   armMonitorTrap,
@@ -142,6 +149,10 @@ export class UnitPort implements VmxPort {
 
   probeVirtualApicStore(offset: number, bytes: number): boolean {
     return this.permits(writeExit(this.unit, offset, bytes));
+  }
+
+  touchVirtualApic(offset: number): boolean {
+    return this.permits(touchExit(this.unit, offset));
   }
 
   refuseVirtualApic(offset: number, access: Access): false {

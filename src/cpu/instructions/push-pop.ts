@@ -1,7 +1,7 @@
 /** Stack operations (SDM vol. 2: PUSH, POP, PUSHA, POPA, ENTER, LEAVE). */
 import { linearise } from '../addressing.ts';
 import { type Execute, type Instruction, Next, Segment } from '../instruction.ts';
-import { loadFrom, probeStore, store } from '../memory-access.ts';
+import { loadFrom, store, touchByte } from '../memory-access.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND, operandAddress } from '../operand-forms.ts';
 import { copy } from '../operand-values.ts';
@@ -97,13 +97,13 @@ function pushFrame(cpu: Processor, level: number, bytes: number): boolean {
   return level === 0 || push(cpu, T3, bytes);
 }
 
-/** Whether a store at the top of the stack would succeed: ENTER faults if not. */
-function stackIsWritable(cpu: Processor, bytes: number): boolean {
+/** Whether the byte at the top of the stack can be written: ENTER faults if not. */
+function stackIsWritable(cpu: Processor): boolean {
   const w = cpu.i32;
   const sp = w[RSP] as number;
   const lo = cpu.stackBits === 16 ? sp & 0xffff : sp;
   const hi = cpu.stackBits === 64 ? (w[RSP + 1] as number) : 0;
-  return linearise(cpu, Segment.SS, lo, hi, bytes, Access.Write) && probeStore(cpu, bytes);
+  return linearise(cpu, Segment.SS, lo, hi, 1, Access.Write) && touchByte(cpu);
 }
 
 const enter: Execute = (cpu, i) => {
@@ -115,7 +115,7 @@ const enter: Execute = (cpu, i) => {
   const bpHigh = w[RBP + 1] as number;
   if (pushFrame(cpu, i.immediate2 & 31, bytes)) {
     adjustStackPointer(cpu, -(i.immediate & 0xffff));
-    if (stackIsWritable(cpu, bytes)) {
+    if (stackIsWritable(cpu)) {
       // The frame pointer has the size of the stack pointer only as far as the operand size goes.
       w[RBP] = bp;
       w[RBP + 1] = bpHigh;

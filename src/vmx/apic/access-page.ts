@@ -67,6 +67,17 @@ export function writeExit(p: VmxProcessor, offset: number, bytes: number): ExitR
   return virtualized ? undefined : accessExit(p, offset, Access.Write);
 }
 
+/**
+ * The byte at the final stack pointer of ENTER counts as written (SDM §32.4.4): the exit of that, or
+ * undefined if it is virtualized. What ENTER has pushed there is the same write.
+ */
+export function touchExit(p: VmxProcessor, offset: number): ExitRequest | undefined {
+  if (p.vmx.apicWrite === offset) return undefined;
+  const request = writeExit(p, offset, 1);
+  if (request === undefined) noteApicWrite(p, offset, 1);
+  return request;
+}
+
 /** Performs a virtualized read of 1 to 4 bytes to byte offset `to` of the state, zero-extended to 8. */
 export function loadRegister(p: VmxProcessor, offset: number, to: number, bytes: number): true {
   const { memory, u8 } = p.cpu;

@@ -52,6 +52,22 @@ describe('linear accesses', () => {
     expect([g.cpu.get('RAX'), g.cpu.get('RBX')]).toEqual([0x70n, 0x1234n]);
   });
 
+  it('are those of a guest without paging too', () => {
+    const code = assemble(`mov eax, [${DATA + 0x80}]\nmov ebx, [${DATA + 0x20}]`, 32, GUEST);
+    const g = guest('nop', {
+      ...UNPAGED,
+      controls: UNPAGED.controls ?? [],
+      prepare: (_, { memory }) => memory.writeBytes(GUEST, code),
+    });
+    g.machine.memory.write32(APIC_PAGE + 0x80, 0x70);
+    expect(exitOf(g)).toEqual({
+      exitReason: 44n,
+      exitQualification: 0x20n,
+      guestRip: BigInt(GUEST + 5),
+    });
+    expect(g.cpu.get('RAX')).toBe(0x70n);
+  });
+
   it('come after EPT violations, and set accessed and dirty flags of EPT first', () => {
     const denied = guest(`mov [${DATA + 0x20}], eax`, {
       prepare: (tables) => tables.map(DATA, ACCESS_PAGE, Ept.R | Ept.WB),
