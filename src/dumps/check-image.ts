@@ -322,8 +322,13 @@ function likelyCauses(
   controlsKnown: boolean,
 ): readonly EntryCheck[] {
   const failsOn = (row: EntryCheck, e: Evaluation) => e.verdicts[rows.indexOf(row)]?.kind === 'fails';
+  const hasFields = (row: EntryCheck, { profile }: Evaluation) =>
+    row.fields.every((field) => capabilitiesOf(profile, 'silicon').fieldExists[Field[field]] === 1);
   const fewest = Math.min(...evaluations.map((e) => e.inconsistencies));
-  const meaning = candidates.filter((row) => !CAPABILITY_ROW.test(row.id));
+  // What a field means decides nothing on a processor that does not have it.
+  const meaning = candidates.filter(
+    (row) => !CAPABILITY_ROW.test(row.id) && evaluations.some((e) => failsOn(row, e) && hasFields(row, e)),
+  );
   const likely = evaluations.filter((e) => e.inconsistencies === fewest);
   const onLikely = meaning.filter((row) => likely.some((e) => failsOn(row, e)));
   if (meaning.length > 0) return onLikely.length > 0 ? onLikely : meaning;

@@ -6,7 +6,7 @@ import { hex } from '../bits/u64.ts';
 import { findField } from '../vmcs/field-names.ts';
 import { FIELD_COUNT, type FieldName, fieldOf } from '../vmcs/fields.ts';
 import { hexDigits } from './labels.ts';
-import { matchReport, type Report, reportedBy } from './reports.ts';
+import { HOST_REPORTS, matchReport, type Report, reportedBy } from './reports.ts';
 import { type Token, TokenStream } from './tokens.ts';
 import { DumpError, type VmcsImage } from './vmcs-image.ts';
 
@@ -46,7 +46,7 @@ export function readHaxm(text: string): VmcsImage | undefined {
     const encoding = encodingAt(stream, 0);
     const value = stream.peek(3);
     if (encoding === undefined) {
-      report ??= matchReport(stream);
+      report ??= matchReport(stream, HOST_REPORTS);
       stream.advance(1);
       continue;
     }

@@ -6,7 +6,7 @@
 import { bit } from '../bits/u64.ts';
 import { controlOf } from '../vmcs/controls.ts';
 import { type Hole, h2, h4, h5, h8, h16, type Label, label, labelTable } from './labels.ts';
-import { reportedBy } from './reports.ts';
+import { HOST_REPORTS, reportedBy } from './reports.ts';
 import { type Found, findSections, type SectionDump, type SectionTables } from './state-sections.ts';
 import type { MsrLists, VmcsImage } from './vmcs-image.ts';
 
@@ -145,6 +145,7 @@ const TABLES: SectionTables = {
     [GUEST_AUTOSTORE, 'vmExitStore'],
     [HOST_AUTOLOAD, 'vmExitLoad'],
   ]),
+  reports: HOST_REPORTS,
 };
 
 const LMA = 10;

@@ -15,7 +15,7 @@ import {
   labelTable,
   matchLabel,
 } from './labels.ts';
-import { matchReport, type Report } from './reports.ts';
+import { HOST_REPORTS, matchReport, type Report } from './reports.ts';
 import { TokenStream } from './tokens.ts';
 import { DumpError, type VmcsImage } from './vmcs-image.ts';
 
@@ -90,7 +90,7 @@ export function readQemu(text: string): VmcsImage | undefined {
   let report: Report | undefined;
   let count = 0;
   for (let token = stream.peek(); token; token = stream.peek()) {
-    report = matchReport(stream) ?? report;
+    report = matchReport(stream, HOST_REPORTS) ?? report;
     if ((token.text === 'EAX' || token.text === 'RAX') && stream.peek(1)?.text === '=') {
       dump = new RegisterDump();
       dump.report = report;

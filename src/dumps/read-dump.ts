@@ -9,6 +9,8 @@ import { readXen } from './xen.ts';
 
 const XEN =
   /\(XEN\)[^\n]{0,80}(?:\*\*\*|CR0|PinBased|VMfunc|VMLAUNCH)|sel\s{1,8}attr\s{1,8}limit\s{1,8}base|PreemptionTimer\s{0,8}=|EFER\(|VMfunc\s{1,8}controls|PDPTE0\s{0,8}=|target_count=/;
+/** Segments as KVM prints them; of Xen only the oldest variant does too. */
+const KVM = /\bsel\s{0,8}=/;
 // A format is tried only if the text has a word that every dump of it has.
 const SECTIONS = /State|IDTVectoring/;
 const REGISTERS = /[ER](?:IP|FL)\s{0,8}=/;
@@ -24,13 +26,20 @@ function isBinary(text: string): boolean {
   return strange * 10 > sample.length;
 }
 
+/** KVM and Xen may both print into one text, a nested hypervisor for one: the right reader understands more. */
+function readKvmOrXen(text: string): VmcsImage | undefined {
+  if (!XEN.test(text)) return readKvm(text);
+  if (!KVM.test(text)) return readXen(text);
+  const [xen, kvm] = [readXen(text), readKvm(text)];
+  return (kvm?.values.size ?? 0) > (xen?.values.size ?? 0) ? kvm : xen;
+}
+
 function readSections(text: string): VmcsImage | undefined {
-  const read = XEN.test(text) ? readXen : readKvm;
   const texts = textsByCaller(text);
-  if (!texts) return read(text);
+  if (!texts) return readKvmOrXen(text);
   let best: VmcsImage | undefined;
   for (const [caller, own] of texts) {
-    const image = read(own);
+    const image = readKvmOrXen(own);
     if (!image || (best && best.values.size >= image.values.size)) continue;
     best = image;
     best.notes.unshift(`${texts.size} threads or processors print dumps: this is of ${caller}`);

@@ -50,6 +50,8 @@ const PHRASES: readonly (readonly [phrase: string, meaning: Meaning])[] = [
   ['failed instruction error #', vmFail],
   ['failed. instruction error = #', vmFail],
   ['vmfailvalid. prev exit : ? error code : #', vmFail],
+];
+const XEN_PHRASES: typeof PHRASES = [
   ['vmlaunch error : #', vmFail],
   ['vmresume error : #', vmFail],
   ['vmentry failure ( reason # ) : invalid guest state ( # )', entryFailure],
@@ -61,12 +63,22 @@ const PHRASES: readonly (readonly [phrase: string, meaning: Meaning])[] = [
   ['exit reason # ) caused by', entryFailure],
 ];
 
-const phrases = new Map<string, (readonly [readonly string[], Meaning])[]>();
-for (const [phrase, meaning] of PHRASES) {
-  const list = phrase.split(' ');
-  const first = list[0] as string;
-  phrases.set(first, [...(phrases.get(first) ?? []), [list, meaning]]);
+/** Phrases by their first word. */
+export type ReportTable = ReadonlyMap<string, readonly (readonly [readonly string[], Meaning])[]>;
+
+function reportTable(phrases: typeof PHRASES): ReportTable {
+  const table = new Map<string, (readonly [readonly string[], Meaning])[]>();
+  for (const [phrase, meaning] of phrases) {
+    const list = phrase.split(' ');
+    const first = list[0] as string;
+    table.set(first, [...(table.get(first) ?? []), [list, meaning]]);
+  }
+  return table;
 }
+
+/** What Linux, QEMU and HAXM say; what Xen says. In the log of a nested hypervisor there may be both. */
+export const HOST_REPORTS = reportTable(PHRASES);
+export const XEN_REPORTS = reportTable(XEN_PHRASES);
 
 function numberOf(text: string, kind: string): bigint | undefined {
   if (kind === '$') return /^[0-9a-f]{1,16}$/i.test(text) ? BigInt(`0x${text}`) : undefined;
@@ -75,10 +87,10 @@ function numberOf(text: string, kind: string): bigint | undefined {
 }
 
 /** A report at the head of the stream, if there is one. Takes nothing from the stream. */
-export function matchReport(stream: TokenStream): Report | undefined {
+export function matchReport(stream: TokenStream, table: ReportTable): Report | undefined {
   const head = stream.peek();
   if (!head || head.text.length > 40) return undefined;
-  for (const [list, meaning] of phrases.get(head.text.toLowerCase()) ?? []) {
+  for (const [list, meaning] of table.get(head.text.toLowerCase()) ?? []) {
     const numbers: bigint[] = [];
     const matches = list.every((word, i) => {
       const text = stream.peek(i)?.text;

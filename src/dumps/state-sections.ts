@@ -7,7 +7,7 @@
 import { hex } from '../bits/u64.ts';
 import { Field, type FieldName } from '../vmcs/fields.ts';
 import { type Label, type LabelTable, type Match, matchLabel, type Read } from './labels.ts';
-import { matchReport, type Report } from './reports.ts';
+import { matchReport, type Report, type ReportTable } from './reports.ts';
 import { TokenStream } from './tokens.ts';
 import { DumpError, type MsrLists } from './vmcs-image.ts';
 
@@ -154,6 +154,8 @@ export class SectionDump {
 export interface SectionTables extends Readonly<Record<Section, LabelTable>> {
   /** Headings of MSR lists. */
   readonly lists: ReadonlyMap<Label, keyof MsrLists>;
+  /** How the printer of these dumps says how VM entry ended. */
+  readonly reports: ReportTable;
 }
 
 /** The dump to use, and how many others the text holds. */
@@ -233,7 +235,7 @@ export function findSections(text: string, tables: SectionTables): Found | undef
       stream.advance(2);
       continue;
     }
-    const report = matchReport(stream);
+    const report = matchReport(stream, tables.reports);
     if (report) {
       choice.report(report);
       hasLabel = true;

@@ -6,7 +6,7 @@
 
 import { CONTROL_LABELS, GUEST_LABELS, HOST_LABELS, notesOnChoice } from './kvm.ts';
 import { h1, h4, h5, h8, h16, type Label, label, labelTable } from './labels.ts';
-import { reportedBy } from './reports.ts';
+import { reportedBy, XEN_REPORTS } from './reports.ts';
 import { findSections, type SectionDump, type SectionTables } from './state-sections.ts';
 import type { VmcsImage } from './vmcs-image.ts';
 
@@ -46,6 +46,7 @@ const TABLES: SectionTables = {
     label`VMfunc controls =${h16('vmFunctionControls')}`,
   ),
   lists: new Map(),
+  reports: XEN_REPORTS,
 };
 
 function variantOf(dump: SectionDump, text: string): string {

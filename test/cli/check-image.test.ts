@@ -173,6 +173,14 @@ describe('checkImage on built images', () => {
     expect(checkImage(image).cause).toContain('ctrl.entry.allowed1');
   });
 
+  it('does not blame the meaning of a field on a processor that does not have the field', () => {
+    const image = example('gp-without-error-code');
+    image.values.set('injectedEventIdentification', 0x8000_0b0dn);
+    const { cause, cpuDependent } = checkImage(image);
+    expect(cpuDependent.find(({ id }) => id === 'ctrl.eptp.memtype')?.failsOn).toEqual(['penryn']);
+    expect(cause).toEqual(['ctrl.proc2.allowed1']);
+  });
+
   it('lets a cause that VM entry meets before a certain failure decide', () => {
     const image = example('gp-without-error-code');
     image.values.set('guestRflags', 0n);

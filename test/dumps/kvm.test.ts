@@ -307,6 +307,16 @@ describe('a KVM dump that is not whole', () => {
     const both = join(text, 'KVM: entry failed, hardware error 0x7');
     expect(readDump(both).reported.instructionError).toBe(7);
   });
+
+  it('is told from a dump of Xen in the same text, and takes no report of Xen', () => {
+    const dump = readFileSync(new URL('texts/xen.txt', import.meta.url), 'utf8');
+    const xen = `d2v0 VMLAUNCH error: 0x7\n${dump}`;
+    const [kvmFirst, xenFirst] = [readDump(`${text}\n${xen}`), readDump(`${xen}\n${text}`)];
+    expect(kvmFirst).toMatchObject({ format: 'kvm', variant: 'K2', reported: { exitReason: 0x8000_0021 } });
+    expect(kvmFirst.values).toEqual(readDump(text).values);
+    expect(xenFirst).toMatchObject({ format: 'xen', reported: { instructionError: 7 } });
+    expect(xenFirst.values).toEqual(readDump(xen).values);
+  });
 });
 
 describe('two processors that print at the same time', () => {
