@@ -35,7 +35,12 @@ function locking(run: Execute): Execute {
   };
 }
 
-/** The instruction that ends has locked the bus. */
+/** A descriptor at this linear address was changed, which a locked access to its eight bytes does (SDM vol. 3A §10.1.2.1). */
+export function noteDescriptorChange(cpu: Processor, addressLow: number): void {
+  if ((addressLow & (LINE - 1)) + 8 > LINE) lockBus(cpu);
+}
+
+/** The instruction or event delivery has locked the bus. */
 function lockBus(cpu: Processor): void {
   const w = cpu.i32;
   if (cpu.cpl > 0 && ((w[DEBUGCTL] as number) & BUS_LOCK_DETECT) !== 0) {

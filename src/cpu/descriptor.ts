@@ -2,6 +2,7 @@
  * Descriptors in the GDT and LDT (SDM vol. 3A §3.4.5, §3.5, §6.8.3): decoded into the form that segment
  * registers have. Tables are read as implicit supervisor-mode accesses.
  */
+import { noteDescriptorChange } from './bus-lock.ts';
 import { raiseForSelector, type Vector } from './exceptions.ts';
 import { loadLinear, storeLinear } from './memory-access.ts';
 import { Mode } from './mode.ts';
@@ -176,7 +177,9 @@ function writeTypeByte(cpu: Processor, d: Descriptor): boolean {
   const sum = (d.addressLow >>> 0) + 5;
   const high = sum >= TWO_32 && cpu.mode >= Mode.Compatibility ? (d.addressHigh + 1) | 0 : d.addressHigh;
   cpu.i32[DESCRIPTOR_WORD] = d.rights;
-  return storeLinear(cpu, sum | 0, high, DESCRIPTOR, 1);
+  if (!storeLinear(cpu, sum | 0, high, DESCRIPTOR, 1)) return false;
+  noteDescriptorChange(cpu, d.addressLow);
+  return true;
 }
 
 /** Sets the accessed bit of a segment descriptor, here and in memory (SDM vol. 3A §3.4.5.1). */

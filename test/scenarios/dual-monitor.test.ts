@@ -1,7 +1,7 @@
 /** Dual-monitor treatment of SMIs and SMM (SDM §34.15): an executive monitor with a guest, and an SMM monitor. */
 import { describe, expect, it } from 'vitest';
 import { Mode } from '../../src/cpu/processor.ts';
-import type { ControlId } from '../../src/vmcs/controls.ts';
+import { type ControlId, controlOf } from '../../src/vmcs/controls.ts';
 import { assemble } from '../support/assemble.ts';
 import {
   activate,
@@ -255,6 +255,32 @@ describe('an SMI under dual-monitor treatment (SDM §34.15.2)', () => {
     expect(cpu.vmresume()).toEqual(ENTRY);
     const { virtualNmiBlocking, vpid, preemptionTimer } = cpu.unit.vmx;
     expect([virtualNmiBlocking, vpid, preemptionTimer?.value]).toEqual([true, 7, 0x55]);
+  });
+
+  it('stops the preemption timer, whose value the monitor gets if its VMCS asks, and the way back starts it', () => {
+    const { cpu } = guest('again: jmp again', {
+      controls: ['pin.activateVmxPreemptionTimer'],
+      fields: { vmxPreemptionTimerValue: 100n },
+    });
+    smi(cpu);
+    const exit = cpu.vmread('primaryVmExitControls').value;
+    cpu.vmwrite('primaryVmExitControls', exit | controlOf('exit.saveVmxPreemptionTimerValue').mask);
+    cpu.vmwrite('vmxPreemptionTimerValue', 90n);
+    expect(cpu.vmresume()).toEqual(ENTRY);
+    const rate = 2 ** Number(cpu.capabilities.misc & 0x1fn);
+    cpu.run(50 * rate);
+    smi(cpu);
+    const left = Number(cpu.vmread('vmxPreemptionTimerValue').value);
+    expect([left >= 39, left <= 41]).toEqual([true, true]);
+    expect(cpu.vmresume()).toEqual(ENTRY);
+    cpu.run(38 * rate);
+    expect(cpu.operation).toBe('non-root');
+    cpu.run(4 * rate);
+    expect([cpu.operation, cpu.vmread('exitReason').value, cpu.currentVmcs]).toEqual([
+      'root',
+      52n,
+      vmcsRegion(0),
+    ]);
   });
 
   it('is kept by a snapshot', () => {

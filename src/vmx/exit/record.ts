@@ -96,7 +96,7 @@ export function recordExit(
 /** SDM §27.9.1, §30.2.1: the basic reason and bits 25–27; the other bits are 0. */
 function exitReasonField(p: VmxProcessor, copy: ProcessorCopy, request: ExitRequest): number {
   let field: number = request.reason;
-  const busLock = request.busLock === true || field === BusLock;
+  const busLock = request.busLock === true || field === BusLock || p.vmx.busLockAsserted;
   if (busLock && isOn(copy, p.capabilities, BUS_LOCK_DETECTION)) field |= ExitReasonBit.BusLock;
   if (request.prematurelyBusyShadowStack === true && reportsBusyShadowStack(p)) {
     field |= ExitReasonBit.PrematurelyBusyShadowStack;

@@ -7,11 +7,12 @@ import {
   Ept,
   type EptGuest,
   type EptGuestOptions,
-  EptTables,
+  type EptTables,
   eptExit,
   eptGuest,
   FRAME,
   GUEST,
+  REAL_MODE,
   UNPAGED,
 } from '../../support/ept.ts';
 import { runToExit } from '../../support/guest.ts';
@@ -213,6 +214,34 @@ describe('virtualization exceptions', () => {
     expect(delivery.cpu.vmread('originalEventIdentification').value).toBe(0x8000_0306n);
   });
 
+  it('do not exist in real-address mode', () => {
+    const code = assemble('mov ax, 0x7000\nmov ds, ax\nmov ax, [0]\nvmcall', 16, 0);
+    const ve = (more: readonly ControlId[]) =>
+      eptGuest(code, {
+        ...REAL_MODE,
+        controls: [...(REAL_MODE.controls ?? []), ...more],
+        fields: { ...REAL_MODE.fields, virtualizationExceptionInformationAddress: BigInt(AREA) },
+        prepare: (tables) => tables.map(0x7_0000, FRAME, 0n),
+      });
+    const guest = ve(VE);
+    expect(eptExit(guest)).toMatchObject({ reason: 48, guestPhysicalAddress: 0x7_0000n });
+    expect(guest.machine.memory.read32(AREA)).toBe(0);
+    // It would be convertible in protected mode.
+    const flat = assemble('mov eax, [0x70000]', 32, GUEST);
+    const protectedMode = eptGuest(flat, {
+      ...UNPAGED,
+      controls: [...(UNPAGED.controls ?? []), ...VE],
+      fields: {
+        ...UNPAGED.fields,
+        virtualizationExceptionInformationAddress: BigInt(AREA),
+        exceptionBitmap: 1n << 20n,
+      },
+      prepare: (tables) => tables.map(0x7_0000, FRAME, 0n),
+    });
+    expect(eptExit(protectedMode).reason).toBe(0);
+    expect(protectedMode.machine.memory.read32(AREA)).toBe(48);
+  });
+
   it('become a double fault if their delivery meets a contributory fault, which else reports them', () => {
     const invalid = (exceptionBitmap: bigint) =>
       start(`mov rax, [${DATA}]`, 0n, {
@@ -248,53 +277,6 @@ describe('virtualization exceptions', () => {
     expect(eptExit(guest).reason).toBe(0);
     expect(guest.cpu.vmread('exitingEventIdentification').value).toBe(0x8000_0314n);
     expect(guest.machine.memory.read32(AREA)).toBe(48);
-  });
-});
-
-describe('EPTP switching', () => {
-  const LIST = 0x28_0000;
-  const OTHER = 0x29_0000;
-  const start = (code: string, options: EptGuestOptions = {}, entry?: (other: EptTables) => bigint) =>
-    eptGuest(code, {
-      ...options,
-      controls: ['proc2.enableVmFunctions', ...(options.controls ?? [])],
-      fields: { vmFunctionControls: 1n, eptpListAddress: BigInt(LIST), ...options.fields },
-      prepare: (_tables, { memory }) => {
-        const other = new EptTables(memory, OTHER);
-        other.identity(0, 0x400);
-        memory.write64(LIST + 8 * 511, entry?.(other) ?? other.eptp());
-        memory.write64(FRAME, 1n);
-        memory.write64(DATA, 2n);
-      },
-    });
-  const SWITCH = `mov rax, [${DATA}]\nmov rbx, rax\nxor eax, eax\nmov ecx, 511\nvmfunc\nmov rax, [${DATA}]\nmov rdx, rax\nvmcall`;
-
-  it('uses the new tables at once, without and with VPIDs', () => {
-    for (const controls of [[], ['proc2.enableVpid']] as ControlId[][]) {
-      const guest = start(SWITCH, { controls, ...(controls.length === 0 ? {} : { fields: { vpid: 5n } }) });
-      expect(eptExit(guest).reason).toBe(18);
-      expect(guest.cpu.get('RBX')).toBe(1n);
-      expect(guest.cpu.get('RDX')).toBe(2n);
-      expect(guest.cpu.vmread('eptPointer').value).toBe(BigInt(OTHER) | 0x1en);
-      expect(guest.cpu.vmread('eptpIndex').value).toBe(511n);
-    }
-  });
-
-  it('exits for an index beyond the list, an EPTP that VM entry refuses, and another walk length', () => {
-    expect(eptExit(start('xor eax, eax\nmov ecx, 512\nvmfunc'))).toMatchObject({
-      reason: 59,
-      exitQualification: 0n,
-    });
-    expect(eptExit(start(SWITCH, {}, (other) => other.eptp() | 0x100n)).reason).toBe(59);
-    expect(eptExit(start(SWITCH, {}, (other) => other.eptp() ^ 0x38n ^ 0x20n)).reason).toBe(59);
-    expect(eptExit(start('mov eax, 1\nvmfunc')).reason).toBe(59);
-  });
-
-  it('is undefined for functions above 63 and without the control', () => {
-    const ud = { fields: { exceptionBitmap: 1n << 6n } };
-    expect(eptExit(start('mov eax, 64\nvmfunc', ud)).reason).toBe(0);
-    const guest = eptGuest('xor eax, eax\nvmfunc', ud);
-    expect(eptExit(guest).reason).toBe(0);
   });
 });
 

@@ -71,6 +71,44 @@ describe('bus locks (SDM §28.2)', () => {
     expect(look(cpu)).toMatchObject({ exitReason: 0n, guestRip: BigInt(START) });
   });
 
+  describe('of descriptors that are marked accessed or busy', () => {
+    const [GDT, TSS] = [0x9_0004, 0x9_2000];
+    /** Selector 38H is across cache lines, selector 40H is not. */
+    const withGdt = (code: string, rights: bigint, controls = DETECTION, fields: FieldValues = {}) => {
+      const cpu = guest(code, controls, { guestGdtrBase: BigInt(GDT), guestGdtrLimit: 0xffn, ...fields });
+      const selector = code.includes('0x40') ? 0x40 : 0x38;
+      cpu.processor.memory.write64(GDT + selector, (rights << 40n) | (BigInt(TSS) << 16n) | 0x67n);
+      return cpu;
+    };
+    const load = (selector: string, instruction = 'mov ds, eax') => `mov eax, ${selector}\n${instruction}`;
+
+    it.each([
+      ['a data segment, across lines', load('0x38'), 0x92n, 74n | BUS_LOCK],
+      ['a data segment, within one', load('0x40'), 0x92n, 18n],
+      ['a data segment that was accessed', load('0x38'), 0x93n, 18n],
+      ['a TSS, across lines', load('0x38', 'ltr ax'), 0x89n, 74n | BUS_LOCK],
+      ['a TSS, within one', load('0x40', 'ltr ax'), 0x89n, 18n],
+    ])('%s', (_, code, rights, expected) => {
+      const cpu = withGdt(code, rights);
+      runToExit(cpu);
+      expect(look(cpu).exitReason).toBe(expected);
+    });
+
+    it.each([
+      [DETECTION, BUS_LOCK],
+      [[], 0n],
+    ] as const)('another exit of the instruction tells of it, with %j', (controls, bit) => {
+      // A far call marks the code segment before it pushes the return address, here to no page.
+      const cpu = withGdt('.byte 0xff, 0x1f', 0n, controls, { exceptionBitmap: 1n << 14n });
+      const { memory } = cpu.processor;
+      memory.write64(GDT + 0x38, 0x00af_9a00_0000_ffffn);
+      memory.write64(SPLIT, 0x38_0000_0000n);
+      cpu.set('RSP', 0x80_0000_0000n);
+      runToExit(cpu);
+      expect(look(cpu)).toMatchObject({ exitReason: bit, guestRip: BigInt(START) });
+    });
+  });
+
   it('comes before SMI, INIT, monitor trap flag, debug traps and interrupts', () => {
     const cpu = guest('xchg [rdi], eax', [...DETECTION, 'pin.externalInterruptExiting', 'pin.nmiExiting'], {
       guestRflags: 0x2n,

@@ -131,6 +131,12 @@ describe('VMCS shadowing (SDM §27.10, §28.1.3, §33.3)', () => {
 });
 
 const LIST = 0x41_0000;
+/** "Intel PT uses guest physical addresses", and what VM entry wants with it. */
+const PT_OUTPUT: readonly ControlId[] = [
+  'proc2.intelPtUsesGuestPhysicalAddresses',
+  'entry.loadIa32RtitCtl',
+  'exit.clearIa32RtitCtl',
+];
 
 describe('EPTP switching (SDM §28.5.7.3)', () => {
   const controls: readonly ControlId[] = ['proc2.enableEpt', 'proc2.enableVmFunctions'];
@@ -190,10 +196,23 @@ describe('EPTP switching (SDM §28.5.7.3)', () => {
     }
   });
 
-  it('"enable VM functions" without its bit exits; a tracing guest of physical Intel PT exits', () => {
+  it('"enable VM functions" without the bit of the function exits', () => {
     const [, off] = switching({ vmFunctionControls: 0n });
     off.set('RAX', 0n);
     expect(off.vmfunc()).toEqual(exited(59));
+  });
+
+  it.each([
+    [PT_OUTPUT, 1n, exited(59)],
+    [PT_OUTPUT, 0n, SUCCEED],
+    [[], 1n, SUCCEED],
+  ] as const)('with %j and IA32_RTIT_CTL %i', (more, tracing, expected) => {
+    const [machine, cpu] = guest([...controls, ...more], fields);
+    machine.memory.write64(LIST, 0x5000_001en);
+    for (const name of ['RAX', 'RCX'] as const) cpu.set(name, 0n);
+    cpu.set('IA32_RTIT_CTL', tracing);
+    expect(cpu.vmfunc()).toEqual(expected);
+    expect(held(cpu, CURRENT, 'eptPointer')).toBe(expected === SUCCEED ? 0x5000_001en : 0x1en);
   });
 });
 
