@@ -75,6 +75,7 @@ export class TranslationWorld {
         vmcsRegion(cpu.index),
         {
           guestRip: BigInt(GUEST),
+          guestCr0: 0x8001_0021n,
           guestCr4: 0x2_2020n,
           hostRip: BigInt(HOST),
           hostCr3: BigInt(PML4),
@@ -132,7 +133,7 @@ export class TranslationWorld {
     this.machine.cpu(cpu).store64(address, value);
   }
 
-  /** Changes the page-table entry of a page: frame (undefined: not present) and whether it may be written. */
+  /** Changes the entry of a page in both page tables or one: frame (undefined: not present) and whether it may be written. */
   editPage(
     cpu: number,
     vpid: number,
@@ -140,10 +141,11 @@ export class TranslationWorld {
     page: number,
     frame: number | undefined,
     writable: boolean,
+    tables: readonly number[] = [0, 1],
   ): void {
     const entry = frame === undefined ? 0n : BigInt(FRAMES + 0x1000 * frame) | (writable ? 7n : 5n);
-    for (const table of [0x3000, 0x4000]) {
-      this.store(cpu, TranslationWorld.space(vpid, pcid) + table + 8 * page, entry);
+    for (const table of tables) {
+      this.store(cpu, TranslationWorld.space(vpid, pcid) + 0x3000 + 0x1000 * table + 8 * page, entry);
     }
   }
 
