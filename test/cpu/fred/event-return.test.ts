@@ -215,6 +215,8 @@ describe('ERETU', () => {
     ['RIP that is not canonical', { rip: 1n << 60n }],
     ['CS of CPL 0', { cs: BigInt(Selector.Code0) }],
     ['a stack level in CS', { cs: USER_CODE | 0x1_0000n }],
+    ['upper bits of CS', { cs: USER_CODE | (1n << 32n) }],
+    ['upper bits of RFLAGS', { rflags: (1n << 32n) | 2n }],
     ['IOPL', { rflags: 0x1002n }],
     ['RFLAGS.VM', { rflags: 0x2_0002n }],
     ['RFLAGS bit 1 at 0', { rflags: 0n }],
@@ -226,6 +228,20 @@ describe('ERETU', () => {
     expect(refusal(w)).toEqual(GP);
     expect(w.cpu.get('RIP')).toBe(BigInt(ENTRY_AT_CPL0));
     expect(w.cpu.get('GS.base')).toBe(GS_OF_USER);
+  });
+
+  it('of a system call with TF is followed by the single-step trap of that call, at CPL 3', () => {
+    const w = toUser({ ss: USER_DATA | (1n << 17n), rflags: 0x102n });
+    w.cpu.run(1);
+    expect(lastFrame(w)).toMatchObject({
+      vector: 1,
+      data: 0x4000n,
+      rip: RIP,
+      rflags: 0x102n,
+      cs: USER_CODE,
+      call: 0,
+    });
+    expect(w.cpu.get('RIP')).toBe(BigInt(ENTRY));
   });
 
   it('is refused above stack level 0', () => {

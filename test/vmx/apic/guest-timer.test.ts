@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { Machine } from '../../../src/machine/machine.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
-import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
+import { exitFields, GUEST, GUEST_STACK, runToExit } from '../../support/guest.ts';
 import type { FieldValues } from '../../support/legal-vmcs.ts';
 import { APIC_PAGE, apicGuest, bitsOf, DELIVERY, HANDLER } from './apic-guest.ts';
 
@@ -136,6 +136,78 @@ describe('the guest timer (SDM §28.5.10)', () => {
     expect(machine.cpu(0).get('R15')).toBe(BigInt(VECTOR));
     expect(machine.time).toBeGreaterThan(999_000);
     expect(machine.time).toBeLessThan(1_010_000);
+  });
+
+  it('between two iterations of a string instruction: RF is 1 in the image', () => {
+    const machine = guest('rep stosb\nvmcall', { guestDeadline: 30n });
+    const cpu = machine.cpu(0);
+    cpu.set('RCX', 100n);
+    cpu.set('RDI', 0x8_0000n);
+    runToExit(cpu);
+    expect(cpu.get('R15')).toBe(BigInt(VECTOR));
+    const left = cpu.get('RCX');
+    expect(left > 0n && left < 100n).toBe(true);
+    expect(cpu.get('RDI')).toBe(0x8_0000n + 100n - left);
+    expect(machine.memory.read64(GUEST_STACK - 40)).toBe(BigInt(GUEST));
+    expect(machine.memory.read64(GUEST_STACK - 24) & 0x1_0000n).toBe(0x1_0000n);
+  });
+
+  it('ends TPAUSE, also where the interrupt is held back', () => {
+    const TPAUSE_EBX = '.byte 0x66, 0x0f, 0xae, 0xf3';
+    const machine = guest(
+      `xor ebx, ebx\nmov eax, 50000\nxor edx, edx\n${TPAUSE_EBX}\nvmcall`,
+      { guestDeadline: 500n, guestRflags: 2n },
+      ['proc2.enableUserWaitAndPause'],
+    );
+    const cpu = machine.cpu(0);
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason', 'guestDeadline', 'guestInterruptStatus')).toEqual({
+      exitReason: 18n,
+      guestDeadline: 0n,
+      guestInterruptStatus: BigInt(VECTOR),
+    });
+    const tsc = cpu.get('IA32_TIME_STAMP_COUNTER');
+    expect(tsc >= 500n && tsc < 510n).toBe(true);
+  });
+
+  it('the operand of WRMSR is a time of the TSC that the guest sees', () => {
+    for (const [ahead, comes] of [
+      [-1n, 'at once'],
+      [0n, 'at once'],
+      [40n, 'later'],
+    ] as const) {
+      const machine = guest(ARM + NOPS, { tscOffset: 10_000n, guestRflags: 2n }, ['proc.useTscOffsetting']);
+      const cpu = machine.cpu(0);
+      cpu.run(4);
+      cpu.set('RDX', 0n);
+      // What WRMSR finds.
+      cpu.set('RAX', cpu.get('IA32_TIME_STAMP_COUNTER') + 10_000n + ahead);
+      cpu.run(1);
+      expect([ahead, bitsOf(machine.memory, IRR)]).toEqual([ahead, comes === 'at once' ? [VECTOR] : []]);
+      runToExit(cpu);
+      expect(bitsOf(machine.memory, IRR)).toEqual([VECTOR]);
+    }
+  });
+
+  it('WRMSRNS sets it too; it never interrupts outside non-root operation', () => {
+    const machine = guest('nop', {}, [], ({ memory }) =>
+      memory.writeBytes(GUEST, Uint8Array.of(0x0f, 0x01, 0xc6, 0x0f, 0x01, 0xc1)),
+    );
+    const cpu = machine.cpu(0);
+    cpu.set('RCX', 0x6e0n);
+    cpu.set('RAX', 1_000n);
+    cpu.set('RDX', 0n);
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason', 'guestDeadline', 'guestDeadlineShadow')).toEqual({
+      exitReason: 18n,
+      guestDeadline: 1_000n,
+      guestDeadlineShadow: 1_000n,
+    });
+    cpu.advance(5_000n);
+    cpu.run(100);
+    expect(bitsOf(machine.memory, IRR)).toEqual([]);
+    expect(exitFields(cpu, 'guestDeadline').guestDeadline).toBe(1_000n);
+    expect(cpu.unit.vmx.guestDeadline).toBeUndefined();
   });
 
   it('shutdown holds it; the preemption timer is still waited for', () => {

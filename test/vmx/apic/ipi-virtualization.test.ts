@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { NO_LOCAL_APIC } from '../../../src/cpu/local-apic.ts';
 import type { PhysicalMemory } from '../../../src/cpu/physical-memory.ts';
+import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
 import { virtualizeIpi, writtenIcr, writtenIcrMsr } from '../../../src/vmx/apic/ipi-virtualization.ts';
 import { post } from '../../../src/vmx/apic/posted-interrupts.ts';
 import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
+import { acknowledge, enterX2apic } from '../../support/apic.ts';
 import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
 import { type GuestProcessor, guestProcessor } from '../../support/vmx-processor.ts';
 import {
@@ -164,6 +166,48 @@ describe('which ICR values are virtualized (SDM §32.4.3.2, §32.5)', () => {
 });
 
 describe('IPIs of guest code', () => {
+  it('are not virtualized without "activate tertiary controls"', () => {
+    const machine = apicGuest('mov [rsi], ebx\nvmcall', 'vmcall', {
+      controls: ['proc.useTprShadow', 'proc2.virtualizeApicAccesses', 'proc3.ipiVirtualization'],
+      off: ['proc.activateTertiaryControls'],
+    });
+    const cpu = machine.cpu(0);
+    cpu.set('RSI', BigInt(ACCESS_PAGE + ICR_LOW));
+    cpu.set('RBX', 0x61n);
+    runToExit(cpu);
+    expect(exitFields(cpu, 'exitReason', 'exitQualification')).toEqual({
+      exitReason: 44n,
+      exitQualification: 0x1300n,
+    });
+  });
+
+  it.each<[string, (cpu: LogicalProcessor) => void, number]>([
+    ['xAPIC mode, bits 15:8 of NDST', () => {}, 0x0000_0100],
+    ['x2APIC mode, all of NDST', enterX2apic, 0x0000_0001],
+  ])('notify the physical APIC in %s', (_, enter, destination) => {
+    const machine = apicGuest('wrmsr\nvmcall', 'vmcall', {
+      cpus: 2,
+      controls: [
+        'proc.useTprShadow',
+        'proc.useMsrBitmaps',
+        'proc2.virtualizeX2apicMode',
+        'proc3.ipiVirtualization',
+      ],
+    });
+    const [cpu, other] = [machine.cpu(0), machine.cpu(1)];
+    for (const { processor } of [cpu, other]) processor.localApic.store(0xf0, 0x1ff);
+    enter(cpu);
+    machine.memory.write64(PID_TABLE + 8, BigInt(DESCRIPTOR) | 1n);
+    machine.memory.write32(DESCRIPTOR + 32, NOTIFY);
+    machine.memory.write32(DESCRIPTOR + 36, destination);
+    cpu.set('RCX', 0x830n);
+    cpu.set('RAX', 0x61n);
+    cpu.set('RDX', 1n);
+    runToExit(cpu);
+    expect(machine.memory.read32(DESCRIPTOR + 32)).toBe(NOTIFY | 1);
+    expect([acknowledge(cpu), acknowledge(other)]).toEqual([undefined, 0xf2]);
+  });
+
   it('WRMSR of 830H posts to the virtual APIC ID in EDX', () => {
     const machine = apicGuest('wrmsr\nvmcall', 'vmcall', {
       controls: [

@@ -5,6 +5,7 @@ import { ApicRegister } from '../../../src/vmx/apic/virtual-apic-page.ts';
 import { readVirtualApicMsr, writeVirtualApicMsr } from '../../../src/vmx/apic/x2apic-msrs.ts';
 import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
 import { ENTRY, succeeds } from '../../support/machine.ts';
+import { INDICES, RDMSRLIST, VALUES, values, WRMSRLIST, writeList } from '../../support/msr-lists.ts';
 import { guestProcessor } from '../../support/vmx-processor.ts';
 import { APIC_PAGE, apicGuest, bitsOf, DELIVERY, HANDLER, MSR_BITMAP } from './apic-guest.ts';
 
@@ -228,6 +229,55 @@ describe('WRMSR of 800H–8FFH (SDM §32.5)', () => {
     cpu.set('RAX', 0x70n);
     cpu.run(1);
     expect([cpu.operation, machine.memory.read32(APIC_PAGE + TPR)]).toEqual(['non-root', 0x70]);
+  });
+
+  it('so are the entries of lists, one after the other', () => {
+    const guest = (code: Uint8Array, entries: readonly (readonly [bigint, bigint])[]) => {
+      const machine = apicGuest('nop', 'vmcall', {
+        level: 'complete',
+        controls: [...X2APIC, REGISTERS, ...DELIVERY, 'proc3.enableMsrListInstructions'],
+        fields: GP_EXITS,
+        setUp: (m) => {
+          m.memory.writeBytes(GUEST, Uint8Array.of(...code, 0x0f, 0x01, 0xc1));
+          writeList(m.memory, entries);
+          m.memory.write32(APIC_PAGE + TPR, 0x77);
+        },
+      });
+      const cpu = machine.cpu(0);
+      for (const [name, value] of [
+        ['RSI', INDICES],
+        ['RDI', VALUES],
+        ['RCX', (1 << entries.length) - 1],
+      ] as const)
+        cpu.set(name, BigInt(value));
+      runToExit(cpu);
+      return { machine, ...exitFields(cpu, 'exitReason', 'exitQualification', 'guestInterruptStatus') };
+    };
+    const written = guest(WRMSRLIST, [
+      [0x83fn, 0x61n],
+      [0x808n, 0x50n],
+      [0x83fn, 0x72n],
+    ]);
+    expect([written.exitReason, written.guestInterruptStatus]).toEqual([18n, 0x72n]);
+    expect([bitsOf(written.machine.memory, IRR), written.machine.memory.read8(APIC_PAGE + PPR)]).toEqual([
+      [0x61, 0x72],
+      0x50,
+    ]);
+    const read = guest(RDMSRLIST, [
+      [0x808n, 0n],
+      [0x80an, 0n],
+    ]);
+    expect([read.exitReason, values(read.machine.memory, 2)]).toEqual([18n, [0x77n, 0x77n]]);
+    // An illegal vector exits behind its entry.
+    const exits = guest(WRMSRLIST, [
+      [0x83fn, 5n],
+      [0x808n, 0x50n],
+    ]);
+    expect([exits.exitReason, exits.exitQualification]).toEqual([56n, 0x3f0n]);
+    expect([exits.machine.cpu(0).get('RCX'), exits.machine.memory.read8(APIC_PAGE + TPR)]).toEqual([
+      2n,
+      0x77,
+    ]);
   });
 
   it('without "activate secondary controls" the controls count as 0', () => {

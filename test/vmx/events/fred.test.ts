@@ -139,16 +139,16 @@ describe('VM entry injects', () => {
   });
 });
 
-describe('an exit during FRED delivery reports', () => {
-  const FIELDS = [
-    'exitReason',
-    'exitingEventIdentification',
-    'originalEventIdentification',
-    'originalEventData',
-    'vmExitInstructionLength',
-    'guestRip',
-  ] as const;
+const FIELDS = [
+  'exitReason',
+  'exitingEventIdentification',
+  'originalEventIdentification',
+  'originalEventData',
+  'vmExitInstructionLength',
+  'guestRip',
+] as const;
 
+describe('an exit during FRED delivery reports', () => {
   it('the nested exception with bit 13, and the first event', () => {
     const machine = fredGuest('ud2', { fields: { guestRsp: NOT_CANONICAL, exceptionBitmap: 1n << 12n } });
     runToExit(machine.cpu(0));
@@ -207,6 +207,156 @@ describe('an exit during FRED delivery reports', () => {
     expect(exitFields(nested.cpu(0), ...FIELDS)).toMatchObject({
       originalEventIdentification: eventId(3, 14, 1),
       originalEventData: BEYOND_MAPPINGS + 8n,
+    });
+  });
+});
+
+describe('what VT-x does to events of a guest with FRED', () => {
+  const DELIVERY = [
+    'proc.useTprShadow',
+    'pin.externalInterruptExiting',
+    'proc2.virtualInterruptDelivery',
+  ] as const;
+  const APIC_PAGE = 0x9_0000;
+  const ACCESS_PAGE = 0x9_8000;
+  const VIRTUAL_APIC = { virtualApicAddress: BigInt(APIC_PAGE), apicAccessAddress: BigInt(ACCESS_PAGE) };
+
+  it('a virtual interrupt is delivered on the level of interrupts', () => {
+    const machine = fredGuest('nop', {
+      controls: DELIVERY,
+      fields: {
+        ...VIRTUAL_APIC,
+        guestInterruptStatus: 0x51n,
+        guestRflags: 0x202n,
+        guestIa32FredConfig: BigInt(ENTRY | (1 << 9)),
+      },
+      setUp: (m) => m.memory.write32(APIC_PAGE + 0x220, 1 << (0x51 & 31)),
+    });
+    expect(exitedFrame(machine)).toMatchObject({
+      top: STACK1 - 64,
+      vector: 0x51,
+      type: 0,
+      rip: BigInt(GUEST),
+      rflags: 0x202n,
+      data: 0n,
+    });
+  });
+
+  it.each([
+    ['an external interrupt', eventId(0, 0x51), { type: 0, vector: 0x51, nmi: 0 }],
+    ['an NMI', eventId(2, 2), { type: 2, vector: 2, nmi: 1 }],
+  ] as const)(
+    '%s that VM entry injects has the data of the VMCS',
+    (_, injectedEventIdentification, frame) => {
+      const machine = fredGuest('nop', {
+        fields: { injectedEventIdentification, injectedEventData: 0x1234_5678n, guestRflags: 0x202n },
+      });
+      expect(exitedFrame(machine)).toMatchObject({ ...frame, data: 0x1234_5678n, rip: BigInt(GUEST) });
+    },
+  );
+
+  it('the interrupt window is closed after delivery, which clears RFLAGS.IF', () => {
+    const machine = fredGuest('nop', {
+      controls: ['proc.interruptWindowExiting'],
+      fields: { injectedEventIdentification: eventId(0, 0x51), guestRflags: 0x202n },
+    });
+    expect(exitedFrame(machine)).toMatchObject({ vector: 0x51, rflags: 0x202n });
+  });
+
+  it('an MTF VM exit follows the delivery, at the entry point', () => {
+    const machine = fredGuest('int 0x40', { controls: ['proc.monitorTrapFlag'] });
+    runToExit(machine.cpu(0));
+    expect(exitFields(machine.cpu(0), 'exitReason', 'guestRip')).toEqual({
+      exitReason: 37n,
+      guestRip: BigInt(ENTRY_AT_CPL0),
+    });
+  });
+
+  it('a direct exit of #DB reports causes as ever, and no data', () => {
+    const machine = fredGuest('nop', {
+      fields: { guestPendingDebugExceptions: 0x4000n, exceptionBitmap: 2n },
+      setUp: (m) => m.cpu(0).set('DR6', 0xffff_0ff0n),
+    });
+    runToExit(machine.cpu(0));
+    const { exitReason, exitQualification, exitingEventIdentification, originalEventIdentification } =
+      exitFields(
+        machine.cpu(0),
+        'exitReason',
+        'exitQualification',
+        'exitingEventIdentification',
+        'originalEventIdentification',
+      );
+    expect([exitReason, exitQualification, exitingEventIdentification, originalEventIdentification]).toEqual([
+      0n,
+      0x4000n,
+      eventId(3, 1),
+      0n,
+    ]);
+    expect(machine.cpu(0).get('DR6')).toBe(0xffff_0ff0n);
+  });
+
+  it.each<[string, string, GuestOptions['fields'], bigint, bigint]>([
+    ['#PF, with the address', 'mov rax, [rbx]', {}, eventId(3, 14, 1), BEYOND_MAPPINGS],
+    ['INT n, without data', 'int 0x40', {}, eventId(4, 0x40), 0n],
+    ['#UD, without data', 'ud2', {}, eventId(3, 6), 0n],
+    [
+      'an injected interrupt, with the data of the VMCS',
+      'nop',
+      { injectedEventIdentification: eventId(0, 0x51), injectedEventData: 0xabcdn, guestRflags: 0x202n },
+      eventId(0, 0x51),
+      0xabcdn,
+    ],
+    [
+      'an injected nested exception, with its bit',
+      'nop',
+      { injectedEventIdentification: eventId(3, 13, 1) | NESTED, injectedEventErrorCode: 8n },
+      eventId(3, 13, 1) | NESTED,
+      0n,
+    ],
+  ])('an APIC-access exit of delivery reports %s', (_, code, fields, original, data) => {
+    const machine = fredGuest(code, {
+      controls: ['proc.useTprShadow', 'proc2.virtualizeApicAccesses'],
+      fields: { ...VIRTUAL_APIC, guestRsp: BigInt(ACCESS_PAGE + 0x80), ...fields },
+      setUp: (m) => m.cpu(0).set('RBX', BEYOND_MAPPINGS),
+    });
+    const cpu = machine.cpu(0);
+    runToExit(cpu);
+    const seen = exitFields(cpu, 'exitReason', 'exitQualification', 'guestRip', 'guestRsp', ...FIELDS);
+    expect(seen).toMatchObject({
+      exitReason: 44n,
+      // The first item that is pushed.
+      exitQualification: 0x3078n,
+      guestRip: BigInt(GUEST),
+      guestRsp: BigInt(ACCESS_PAGE + 0x80),
+      originalEventIdentification: original,
+      originalEventData: data,
+    });
+    expect(exitFields(cpu, 'guestIa32FredConfig').guestIa32FredConfig).toBe(BigInt(ENTRY));
+  });
+
+  it('is injected again by what the exit reports, and then delivered as it would have been', () => {
+    const machine = fredGuest('mov rax, [rbx]', {
+      controls: ['proc.useTprShadow', 'proc2.virtualizeApicAccesses'],
+      fields: { ...VIRTUAL_APIC, guestRsp: BigInt(ACCESS_PAGE + 0x80) },
+      setUp: (m) => m.cpu(0).set('RBX', BEYOND_MAPPINGS),
+    });
+    const cpu = machine.cpu(0);
+    runToExit(cpu);
+    for (const [to, from] of [
+      ['injectedEventIdentification', 'originalEventIdentification'],
+      ['injectedEventErrorCode', 'originalEventErrorCode'],
+      ['injectedEventData', 'originalEventData'],
+    ] as const)
+      cpu.vmwrite(to, cpu.vmread(from).value);
+    cpu.vmwrite('guestRsp', BigInt(GUEST_STACK));
+    expect(cpu.vmresume().kind).toBe('VMentry');
+    expect(exitedFrame(machine)).toMatchObject({
+      top: GUEST_STACK - 64,
+      vector: 14,
+      errorCode: 0n,
+      data: BEYOND_MAPPINGS,
+      rip: BigInt(GUEST),
+      nested: 0,
     });
   });
 });
