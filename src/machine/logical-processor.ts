@@ -112,12 +112,15 @@ export class LogicalProcessor {
 
   // Registers and mode.
 
+  /** @throws RangeError if no register has that name */
   get(register: RegisterName): bigint {
+    assertRegister(register);
     return this.processor.read(register);
   }
 
-  /** Sets a register without any check, as a debugger would. */
+  /** Sets a register without any check, as a debugger would. @throws RangeError if no register has that name */
   set(register: RegisterName, value: bigint): void {
+    assertRegister(register);
     this.processor.write(register, BigInt.asUintN(64, value));
   }
 
@@ -443,6 +446,10 @@ export class LogicalProcessor {
   get featureControlLocked(): boolean {
     return bit(this.get('IA32_FEATURE_CONTROL'), 0);
   }
+}
+
+function assertRegister(name: string): void {
+  if (!Object.hasOwn(Register, name)) throw new RangeError(`no register is called "${name}"`);
 }
 
 function encodingOf(field: FieldOperand): bigint {

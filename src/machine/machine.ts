@@ -2,12 +2,13 @@
  * The physical CPU set: 1 to 256 logical processors over one physical memory, one hazard monitor and
  * snapshots of it all. Same inputs and same seed give the same result to the last bit.
  */
-import type { CachingPolicy } from '../cpu/caching-policy.ts';
+import { CACHING_POLICIES, type CachingPolicy } from '../cpu/caching-policy.ts';
 import { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { STATE_BYTES } from '../cpu/state-layout.ts';
-import type { FlushPolicy } from '../vmcs/processor-copy.ts';
+import { FLUSH_POLICIES, type FlushPolicy } from '../vmcs/processor-copy.ts';
 import { type CpuProfile, capabilitiesOf, findProfile, PROFILES } from '../vmx/capabilities/profiles.ts';
 import {
+  HAZARD_MODES,
   type Hazard,
   type HazardMode,
   HazardMonitor,
@@ -21,13 +22,16 @@ import { LogicalProcessor, type ProcessorSnapshot } from './logical-processor.ts
 import { MachineClock } from './machine-clock.ts';
 import { type Interleaving, Scheduler, type SchedulerSnapshot, type TimedEvents } from './scheduler.ts';
 
+const LEVELS = ['checked', 'complete'] as const;
+type Level = (typeof LEVELS)[number];
+
 export interface MachineOptions {
   /** Number of logical processors, 1–256; 1 if left out. */
   readonly cpus?: number;
   /** Processor profile of all processors, or of each: name or alias; `full` if left out. */
   readonly profile?: string | readonly string[];
   /** What the processors advertise: controls that are at least this much implemented. */
-  readonly level?: 'checked' | 'complete';
+  readonly level?: Level;
   /** Flush policy of all processors, or of each. */
   readonly flushPolicy?: FlushPolicy | readonly FlushPolicy[];
   /** How long translations are kept, of all processors or of each; `retain` if left out. */
@@ -57,6 +61,7 @@ export interface MachineSnapshot {
 }
 
 export const MAX_CPUS = 256;
+const LARGEST_SEED = 0xffff_ffff;
 
 export class Machine {
   /** Physical memory itself: what is done here is done by nobody's instruction and watched by no one. */
@@ -79,14 +84,22 @@ export class Machine {
     if (!Number.isInteger(cpus) || cpus < 1 || cpus > MAX_CPUS) {
       throw new RangeError(`cpus must be an integer from 1 to ${MAX_CPUS}, not ${cpus}`);
     }
+    if (!Number.isInteger(seed) || seed < 0 || seed > LARGEST_SEED) {
+      throw new RangeError(`seed must be an integer from 0 to ${LARGEST_SEED}, not ${seed}`);
+    }
     this.memory = new PhysicalMemory({ ramBytes: options.memory ?? 0, stateBytes: cpus * STATE_BYTES });
-    this.#monitor = new HazardMonitor(options.hazards ?? 'report');
+    this.#monitor = new HazardMonitor(oneOf(HAZARD_MODES, options.hazards ?? 'report', 'hazards'));
     this.#stale = options.detectStaleTranslations
       ? new StaleTranslations((address) => this.#watchPage(address))
       : undefined;
     const profiles = each(profile, cpus, 'profile').map(profileNamed);
-    const policies = each(flushPolicy, cpus, 'flushPolicy');
-    const caching = each(options.translations ?? 'retain', cpus, 'translations');
+    const policies = each(flushPolicy, cpus, 'flushPolicy').map((policy) =>
+      oneOf(FLUSH_POLICIES, policy, 'flushPolicy'),
+    );
+    const caching = each(options.translations ?? 'retain', cpus, 'translations').map((policy) =>
+      oneOf(CACHING_POLICIES, policy, 'translations'),
+    );
+    oneOf(LEVELS, level, 'level');
     this.processors = profiles.map(
       (p, index) =>
         new LogicalProcessor({
@@ -233,8 +246,15 @@ export class Machine {
     };
   }
 
-  /** Puts back a snapshot of this machine or of one built with the same options. */
+  /**
+   * Puts back a snapshot of this machine or of one built with the same options.
+   * @throws RangeError if it is of a machine with another number of processors
+   */
   restore(snapshot: MachineSnapshot): void {
+    const { length } = snapshot.processors;
+    if (length !== this.processors.length) {
+      throw new RangeError(`a snapshot of ${length} CPUs for a machine with ${this.processors.length}`);
+    }
     this.memory.restore(snapshot.memory);
     this.#monitor.restore(snapshot.hazards);
     snapshot.processors.forEach((kept, index) => {
@@ -254,6 +274,11 @@ function each<T extends string>(value: T | readonly T[], count: number, name: st
   if (typeof value === 'string') return Array.from({ length: count }, () => value);
   if (value.length !== count) throw new RangeError(`${name} lists ${value.length} values for ${count} CPUs`);
   return value;
+}
+
+function oneOf<T extends string>(values: readonly T[], value: T, name: string): T {
+  if (values.includes(value)) return value;
+  throw new RangeError(`${name} must be one of ${values.join(', ')}, not "${value}"`);
 }
 
 function profileNamed(name: string): CpuProfile {

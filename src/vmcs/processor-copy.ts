@@ -20,7 +20,8 @@ import {
  * `write-through`: at every change. `seeded`: also at arbitrary moments, and sometimes it drops the
  * copy and reads it again. Software that obeys the manual cannot tell them apart.
  */
-export type FlushPolicy = 'at-vmclear' | 'write-through' | 'seeded';
+export const FLUSH_POLICIES = ['at-vmclear', 'write-through', 'seeded'] as const;
+export type FlushPolicy = (typeof FLUSH_POLICIES)[number];
 
 /** All entry-check lists need to run again (see {@link ProcessorCopy.unverified}). */
 export const ALL_UNVERIFIED = 0xffff_ffff;

@@ -7,7 +7,8 @@ import { FIELD_COUNT } from '../../vmcs/fields.ts';
 import { HAZARDS, type HazardId } from './hazard-list.ts';
 
 /** What a machine does about hazards. `stop` stops at undefined behaviour, not at lint. */
-export type HazardMode = 'ignore' | 'report' | 'stop';
+export const HAZARD_MODES = ['ignore', 'report', 'stop'] as const;
+export type HazardMode = (typeof HAZARD_MODES)[number];
 
 /** One report. */
 export interface Hazard {

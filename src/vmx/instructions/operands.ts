@@ -30,7 +30,10 @@ export function isRegisterForm(operand: MemoryOperand): boolean {
   return typeof operand !== 'bigint' && operand.kind === 'register';
 }
 
-/** Accesses `operand`, which is no register form: its value, or the fault that raises. */
+/**
+ * Accesses `operand`, which is no register form: its value, or the fault that raises.
+ * @throws TypeError if it is no operand
+ */
 export function readOperand(operand: MemoryOperand): bigint | Outcome {
   if (typeof operand === 'bigint') return operand;
   switch (operand.kind) {
@@ -43,6 +46,8 @@ export function readOperand(operand: MemoryOperand): bigint | Outcome {
     }
     case 'register':
       return FAULT_UD;
+    default:
+      throw new TypeError(`a memory operand is a bigint or an object, not the ${typeof operand} ${operand}`);
   }
 }
 
