@@ -1,5 +1,8 @@
 /** `npm run test:properties`: a longer campaign of the properties, with the seed that replays it. */
 import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
 
@@ -25,6 +28,12 @@ interface Options {
   readonly only?: string;
 }
 
+/** How many properties were run, according to the test runner's report. */
+function propertiesRun(report: string): number {
+  const counts = JSON.parse(readFileSync(report, 'utf8')) as Record<string, number>;
+  return (counts['numPassedTests'] ?? 0) + (counts['numFailedTests'] ?? 0);
+}
+
 function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), first = 0, only }: Options): void {
   const replay = `npm run test:properties -- --runs ${runs} --seed ${seed}${first === 0 ? '' : ` --first ${first}`}${only === undefined ? '' : ` --only '${only}'`}`;
   console.log(`${runs} runs of each property, seed ${seed}. To replay: ${replay}`);
@@ -34,7 +43,16 @@ function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), first
   const args = [VITEST, 'run', 'test/properties', '--testTimeout', `${timeout}`, ...filter];
   // So that a campaign's progress is printed as it is made.
   args.push('--disableConsoleIntercept');
-  const env = { ...process.env, VMXON_RUNS: `${runs}`, VMXON_SEED: `${seed}`, VMXON_FIRST: `${first}` };
+  const folder = mkdtempSync(join(tmpdir(), 'vmxon-properties-'));
+  const report = join(folder, 'report.json');
+  process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+  const env = {
+    ...process.env,
+    VMXON_TEST_REPORT: report,
+    VMXON_RUNS: `${runs}`,
+    VMXON_SEED: `${seed}`,
+    VMXON_FIRST: `${first}`,
+  };
   const child = spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit' });
   child.on('error', (error) => {
     console.error(`the properties could not be run: ${error.message}`);
@@ -44,6 +62,10 @@ function campaign({ runs, seed = Math.floor(Math.random() * LARGEST_SEED), first
     if (code !== 0)
       console.error(`Not all properties hold${signal ? ` (${signal})` : ''}. To replay: ${replay}`);
     process.exitCode = code ?? 1;
+    if (code === 0 && propertiesRun(report) === 0) {
+      console.error(`no property has a name that matches ${only}`);
+      process.exitCode = 2;
+    }
   });
 }
 

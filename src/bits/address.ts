@@ -1,16 +1,8 @@
 /**
- * Linear and physical addresses: branded types, canonical form, alignment, and "no bit beyond the
- * physical-address width". Linear addresses are `bigint`; physical addresses are `number` (at most
- * 52 bits, which a double holds exactly).
+ * Linear and physical addresses: canonical form, alignment, and "no bit beyond the physical-address
+ * width". Linear addresses are `bigint`; physical addresses are `number` (at most 52 bits, which a
+ * double holds exactly).
  */
-
-declare const brand: unique symbol;
-/** A linear address, 0 … 2^64−1. */
-export type LinearAddress = bigint & { readonly [brand]: 'linear' };
-/** A guest-physical address, at most 52 bits. */
-export type GuestPhysicalAddress = number & { readonly [brand]: 'guest-physical' };
-/** A physical address, at most 52 bits. */
-export type PhysicalAddress = number & { readonly [brand]: 'physical' };
 
 export const PAGE_SIZE = 4096;
 export const PHYSICAL_ADDRESS_LIMIT = 2 ** 52;

@@ -8,9 +8,13 @@ import { addFieldsCommand } from './fields.ts';
 import { Problem } from './problem.ts';
 import { addRunCommand } from './run.ts';
 
+/** That of the package, wherever the command was compiled to. */
+const VERSION = '0.1.0';
+
 function buildProgram(): Command {
   const program = new Command('vmxon')
     .description('a software VT-x: why VM entries fail, and what VMX structures hold')
+    .version(VERSION)
     .exitOverride()
     .configureOutput({ writeErr: () => {} });
   addCheckCommand(program);

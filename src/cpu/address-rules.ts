@@ -21,7 +21,7 @@ const LAM_U57 = 1 << 29;
 const LAM_U48 = 1 << 30;
 
 /** What holds for data accesses; 0 if nothing does besides the canonical form. */
-export const AddressRule = {
+const AddressRule = {
   /** Addresses with bit 63 at 0, or at 1, are not for this class of access. */
   NoLower: 1,
   NoUpper: 2,

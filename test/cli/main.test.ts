@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { COMMAND } from '../support/command.ts';
@@ -37,6 +38,11 @@ describe('vmxon', () => {
     expect(Object.keys(report.failures[0] as object)).toEqual(
       expect.arrayContaining(['id', 'section', 'title', 'rule', 'fields', 'appliesBecause', 'fix']),
     );
+  });
+
+  it('tells its version, that of the package', () => {
+    const { version } = JSON.parse(readFileSync(`${root}/package.json`, 'utf8')) as { version: string };
+    expect(vmxon(['--version'])).toEqual({ status: 0, stdout: `${version}\n`, stderr: '' });
   });
 
   it('check says for people what fails', () => {

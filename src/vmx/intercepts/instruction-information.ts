@@ -24,7 +24,7 @@ export function memoryOperand(i: Instruction): number {
 }
 
 /** Memory operand, or register 1 with the register-form bit. */
-export function registerOrMemory(i: Instruction): number {
+function registerOrMemory(i: Instruction): number {
   return i.hasMemory ? memoryOperand(i) : REGISTER_FORM | (i.rm << 3);
 }
 
