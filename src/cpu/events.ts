@@ -73,7 +73,6 @@ export function deliverFault(cpu: Processor): void {
   if (w[FAULT] === VM_EXIT_PENDING) cpu.vmxPort.exitPending();
   else deliver(cpu, raisedException(cpu), raisedErrorCode(cpu), 0);
   w[UNBLOCKED_BY_IRET] = 0;
-  cpu.shadowStackPrematurelyBusy = false;
 }
 
 /** The raised exception; in real-address mode none has an error code. */
@@ -147,7 +146,6 @@ export function deliverInjected(
 
 function begin(cpu: Processor, event: number, errorCode: number, instructionLength: number): void {
   const w = cpu.i32;
-  cpu.shadowStackPrematurelyBusy = false;
   w[EVENT] = event;
   w[EVENT_CODE] = errorCode;
   w[EVENT_LENGTH] = instructionLength;
@@ -240,7 +238,6 @@ export function abandonDelivery(cpu: Processor): void {
 /** Forgets the event. */
 function finish(cpu: Processor): void {
   const w = cpu.i32;
-  cpu.shadowStackPrematurelyBusy = false;
   w[EVENT] = 0;
   w[EVENT_BLOCKED] = 0;
   w[EXTERNAL] = 0;

@@ -144,8 +144,6 @@ export class Processor {
   alignmentChecked = false;
   /** What control-flow enforcement does with the code that executes, bits {@link Enforcement}; 0 if nothing. */
   enforcement = 0;
-  /** The token of a new shadow stack is busy, and what is pushed there next may still fault or exit (SDM §28.4.3). */
-  shadowStackPrematurelyBusy = false;
   /** Whether the processor is in VMX non-root operation: instructions may exit. */
   nonRoot = false;
   /** Physical page whose accesses from linear addresses VT-x virtualizes (SDM §32.4), or −1. */

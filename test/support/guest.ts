@@ -31,6 +31,12 @@ export function mapIdentity(machine: Machine): void {
   for (let n = 0; n < 512; n++) machine.memory.write64(PAGE_DIRECTORY + 8 * n, BigInt(n * 0x20_0000) | 0x87n);
 }
 
+/** Maps the first 2 MBytes with pages of 4 KBytes instead, by the page table at `table`, which tests may change. */
+export function mapFinely(machine: Machine, table: number): void {
+  for (let n = 0; n < 512; n++) machine.memory.write64(table + 8 * n, BigInt(n * 0x1000) | 7n);
+  machine.memory.write64(PAGE_DIRECTORY, BigInt(table) | 7n);
+}
+
 /** A machine whose CPU 0 has launched a 64-bit guest at CPL 0 that is about to execute `code`. */
 export function guestMachine(code: string | Uint8Array, options: GuestOptions = {}): Machine {
   const { controls = [], off = [], fields = {}, setUp, ...rest } = options;

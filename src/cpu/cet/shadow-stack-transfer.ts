@@ -112,7 +112,10 @@ export function suitsTarget(cpu: Processor, wide: boolean): boolean {
   return (cpu.quads[SSP] as bigint) >> ABOVE_4_GBYTES === 0n || refuse(cpu);
 }
 
-/** Sets the busy bit of the token at `ssp`, for a shadow stack that is switched to. */
+/**
+ * Sets the busy bit of the token at `ssp`, for a shadow stack that is switched to. What is pushed next is in
+ * the same 32 bytes, and cannot fault: no shadow stack becomes prematurely busy (SDM §28.4.3).
+ */
 function acquire(cpu: Processor, ssp: bigint, as: AccessClass, wide: boolean): boolean {
   if ((ssp & 7n) !== 0n || (ssp & ~31n) !== ((ssp - FRAME_BYTES) & ~31n)) return refuse(cpu);
   if (!wide && ssp >> ABOVE_4_GBYTES !== 0n) return refuse(cpu);
@@ -151,10 +154,7 @@ export function switchShadowStack(
   if (!acquire(cpu, ssp, SupervisorShadowStack, wide)) return false;
   after.ssp = ssp;
   if (fromUser) return true;
-  cpu.shadowStackPrematurelyBusy = true;
-  if (!pushFrame(cpu, ssp, quads[SSP] as bigint, returnAddress, SupervisorShadowStack, wide)) return false;
-  cpu.shadowStackPrematurelyBusy = false;
-  return true;
+  return pushFrame(cpu, ssp, quads[SSP] as bigint, returnAddress, SupervisorShadowStack, wide);
 }
 
 /** Events that stay at the CPL but change stacks by `ist`: to 64-bit code, with the shadow stack of the table. */
@@ -165,10 +165,7 @@ export function switchInterruptShadowStack(cpu: Processor, ist: number, returnAd
   const ssp = cpu.quads[ITEM] as bigint;
   const as = shadowStackClass(cpu.cpl);
   if (!acquire(cpu, ssp, as, true)) return false;
-  cpu.shadowStackPrematurelyBusy = true;
-  if (!pushAligned(cpu, ssp, returnAddress, as, true)) return false;
-  cpu.shadowStackPrematurelyBusy = false;
-  return true;
+  return pushAligned(cpu, ssp, returnAddress, as, true);
 }
 
 /** Clears the busy bit of the token at `ssp`, if it is one. */

@@ -50,16 +50,6 @@ function callTo(cpu: Processor, i: Instruction, lo: number, hi: number): Next {
   return setInstructionPointer(cpu, i, lo, hi);
 }
 
-/** As {@link callTo} where control flow is enforced: the return address goes to the shadow stack too, if there is one. */
-function enforcedCall(cpu: Processor, i: Instruction, lo: number, hi: number, toShadowStack: boolean): Next {
-  const bytes = i.operandBits >> 3;
-  if (!mayBranchTo(cpu, i, lo, hi) || !storeStack(cpu, -bytes, RIP_AT, bytes)) return Next.Fault;
-  const pushes = toShadowStack && (cpu.enforcement & Enforcement.ShadowStack) !== 0;
-  if (pushes && !pushReturnAddress(cpu, i.operandBits)) return Next.Fault;
-  adjustStackPointer(cpu, -bytes);
-  return setInstructionPointer(cpu, i, lo, hi);
-}
-
 const relativeLow = (cpu: Processor, i: Instruction) => ((cpu.i32[RIP] as number) + i.immediate) | 0;
 
 function relativeHigh(cpu: Processor, i: Instruction): number {
@@ -72,11 +62,42 @@ function branchBy(cpu: Processor, i: Instruction): Next {
   return branchTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i));
 }
 
-/** CALL of the next instruction, which only wants to know where it is, leaves the shadow stack alone. */
+// What is enforced stands apart: these are on the way of all code (bench: "call loop").
 const callRelative: Execute = (cpu, i) =>
   cpu.enforcement === 0
     ? callTo(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i))
-    : enforcedCall(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i), i.immediate !== 0);
+    : enforcedCallRelative(cpu, i);
+
+const jumpIndirect: Execute = (cpu, i) => {
+  const next = branchTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number);
+  return cpu.enforcement === 0 ? next : tracked(cpu, i, next);
+};
+
+const callIndirect: Execute = (cpu, i) =>
+  cpu.enforcement === 0
+    ? callTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number)
+    : enforcedCallIndirect(cpu, i);
+
+/** CALL where control flow is enforced: the return address goes to the shadow stack too, if there is one. */
+function enforcedCall(cpu: Processor, i: Instruction, lo: number, hi: number): Next {
+  const bytes = i.operandBits >> 3;
+  if (!mayBranchTo(cpu, i, lo, hi) || !storeStack(cpu, -bytes, RIP_AT, bytes)) return Next.Fault;
+  const pushes = (cpu.enforcement & Enforcement.ShadowStack) !== 0;
+  if (pushes && !pushReturnAddress(cpu, i.operandBits)) return Next.Fault;
+  adjustStackPointer(cpu, -bytes);
+  return setInstructionPointer(cpu, i, lo, hi);
+}
+
+/** CALL of the next instruction, which only wants to know where it is, leaves the shadow stack alone. */
+function enforcedCallRelative(cpu: Processor, i: Instruction): Next {
+  const call = i.immediate === 0 ? callTo : enforcedCall;
+  return call(cpu, i, relativeLow(cpu, i), relativeHigh(cpu, i));
+}
+
+function enforcedCallIndirect(cpu: Processor, i: Instruction): Next {
+  const lo = cpu.i32[i.d >> 2] as number;
+  return tracked(cpu, i, enforcedCall(cpu, i, lo, cpu.i32[(i.d >> 2) + 1] as number));
+}
 
 /** The tracker waits after a near indirect branch that was taken. */
 function tracked(cpu: Processor, i: Instruction, next: Next): Next {
@@ -84,35 +105,24 @@ function tracked(cpu: Processor, i: Instruction, next: Next): Next {
   return next;
 }
 
-const jumpIndirect: Execute = (cpu, i) => {
-  const next = branchTo(cpu, i, cpu.i32[i.d >> 2] as number, cpu.i32[(i.d >> 2) + 1] as number);
-  return cpu.enforcement === 0 ? next : tracked(cpu, i, next);
-};
-
-const callIndirect: Execute = (cpu, i) => {
-  const lo = cpu.i32[i.d >> 2] as number;
-  const hi = cpu.i32[(i.d >> 2) + 1] as number;
-  if (cpu.enforcement === 0) return callTo(cpu, i, lo, hi);
-  return tracked(cpu, i, enforcedCall(cpu, i, lo, hi, true));
-};
-
 /** Pops the target, and `released` bytes more. */
 function returnReleasing(cpu: Processor, i: Instruction, released: number): Next {
   const bytes = i.operandBits >> 3;
   if (!loadStack(cpu, 0, T0, bytes)) return Next.Fault;
-  if ((cpu.enforcement & Enforcement.ShadowStack) !== 0) return matchedReturn(cpu, i, released);
+  if (cpu.enforcement !== 0) return enforcedReturn(cpu, i, released);
   const next = branchTo(cpu, i, cpu.i32[T0 >> 2] as number, cpu.i32[(T0 >> 2) + 1] as number);
   if (next !== Next.Fault) adjustStackPointer(cpu, bytes + released);
   return next;
 }
 
-/** RET to the address in T0, if the shadow stack has the same. */
-function matchedReturn(cpu: Processor, i: Instruction, released: number): Next {
-  if (!matchesReturnAddress(cpu, i.operandBits, T0 >> 3)) return Next.Fault;
+/** RET to the address in T0 where control flow is enforced: the shadow stack, if there is one, has to have the same. */
+function enforcedReturn(cpu: Processor, i: Instruction, released: number): Next {
+  const pops = (cpu.enforcement & Enforcement.ShadowStack) !== 0;
+  if (pops && !matchesReturnAddress(cpu, i.operandBits, T0 >> 3)) return Next.Fault;
   const next = branchTo(cpu, i, cpu.i32[T0 >> 2] as number, cpu.i32[(T0 >> 2) + 1] as number);
   if (next === Next.Fault) return next;
   adjustStackPointer(cpu, (i.operandBits >> 3) + released);
-  releaseShadow(cpu, i.operandBits === 64 ? 8 : 4);
+  if (pops) releaseShadow(cpu, i.operandBits === 64 ? 8 : 4);
   return next;
 }
 

@@ -93,6 +93,7 @@ const COMPLETE: readonly ControlId[] = [
   'exit2.saveFred',
   'exit2.loadFred',
   'exit2.loadIa32SpecCtrl',
+  'exit2.prematurelyBusyShadowStack',
   'entry.entryToSmm',
   'entry.deactivateDualMonitorTreatment',
   'entry.loadDebugControls',

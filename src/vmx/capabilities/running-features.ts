@@ -90,6 +90,7 @@ export const CONTROL_FEATURES: readonly (readonly [ControlId, (f: CpuidFeatures)
   ['exit2.loadFred', (f) => f.fred],
   ['entry.loadIa32SpecCtrl', (f) => f.specCtrlBits !== 0],
   ['exit2.loadIa32SpecCtrl', (f) => f.specCtrlBits !== 0],
+  ['exit2.prematurelyBusyShadowStack', (f) => f.cetShadowStack],
 ];
 
 /** `features` without what is not here. */

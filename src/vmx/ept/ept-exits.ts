@@ -6,12 +6,7 @@ import { LINEAR_ACCESS } from '../../cpu/guest-physical.ts';
 import { PageRight } from '../../cpu/translation-cache.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
-import {
-  asynchronousAccess,
-  busyShadowStack,
-  eventUnderDelivery,
-  nmiUnblocking,
-} from '../intercepts/event-exits.ts';
+import { asynchronousAccess, eventUnderDelivery, nmiUnblocking } from '../intercepts/event-exits.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
 import { EptBit, EptHighBit } from './ept-entry.ts';
 import type { EptSettings } from './ept-settings.ts';
@@ -92,14 +87,6 @@ function guestRights(): number {
 /** NMI unblocking due to IRET, and whether the access is asynchronous. */
 const circumstances = (p: VmxProcessor) => nmiUnblocking(p) | asynchronousAccess(p);
 
-/** Exits that report no linear address otherwise report that of the access to a prematurely busy shadow stack. */
-function addressOfBusyShadowStack(
-  p: VmxProcessor,
-): Pick<ExitRequest, 'prematurelyBusyShadowStack' | 'guestLinearAddress'> {
-  const busy = busyShadowStack(p);
-  return busy.prematurelyBusyShadowStack === true ? { ...busy, guestLinearAddress: linearAddress() } : {};
-}
-
 export function violationExit(p: VmxProcessor, address: number, qualification: number): ExitRequest {
   return {
     reason: ExitReason.EptViolation,
@@ -107,19 +94,13 @@ export function violationExit(p: VmxProcessor, address: number, qualification: n
     ...((qualification & Bit.LinearAddressValid) !== 0 && { guestLinearAddress: linearAddress() }),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),
-    ...busyShadowStack(p),
   };
 }
 
 /** It reports neither qualification nor linear address, nor the length of an instruction that caused an event. */
 export function misconfigurationExit(p: VmxProcessor, address: number): ExitRequest {
   const { instructionLength: _, ...event } = eventUnderDelivery(p);
-  return {
-    reason: ExitReason.EptMisconfiguration,
-    guestPhysicalAddress: BigInt(address),
-    ...event,
-    ...addressOfBusyShadowStack(p),
-  };
+  return { reason: ExitReason.EptMisconfiguration, guestPhysicalAddress: BigInt(address), ...event };
 }
 
 export function logFullExit(p: VmxProcessor): ExitRequest {
@@ -127,7 +108,6 @@ export function logFullExit(p: VmxProcessor): ExitRequest {
     reason: ExitReason.PageModificationLogFull,
     qualification: BigInt(circumstances(p)),
     ...eventUnderDelivery(p),
-    ...addressOfBusyShadowStack(p),
   };
 }
 
@@ -138,6 +118,5 @@ export function subPageExit(p: VmxProcessor, address: number, isMiss: boolean): 
     guestLinearAddress: linearAddress(),
     guestPhysicalAddress: BigInt(address),
     ...eventUnderDelivery(p),
-    ...busyShadowStack(p),
   };
 }

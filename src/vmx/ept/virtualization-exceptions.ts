@@ -33,7 +33,7 @@ export function becomesVirtualizationException(
 ): boolean {
   const { cpu } = p;
   if (!isConvertible(result) || ((cpu.i32[CR0_LOW] as number) & (1 << CR0.PE)) === 0) return false;
-  if (cpu.i32[ORIGINAL_EVENT] !== 0 || cpu.shadowStackPrematurelyBusy) return false;
+  if (cpu.i32[ORIGINAL_EVENT] !== 0) return false;
   const { memory } = cpu;
   const area = Number(copy.quads[Field.virtualizationExceptionInformationAddress] as bigint);
   if (memory.read32(area + Area.busy) !== 0) return false;

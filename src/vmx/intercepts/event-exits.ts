@@ -9,7 +9,7 @@ import { Field } from '../../vmcs/fields.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { processesNotification } from '../apic/apic-events.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
-import { reportsBusyShadowStack, usesFred } from '../exit/defined-information.ts';
+import { usesFred } from '../exit/defined-information.ts';
 import { ExitReason } from '../exit/exit-reasons.ts';
 import type { ExitRequest } from '../exit/exit-request.ts';
 import { TaskSwitchSource } from '../exit/qualifications.ts';
@@ -105,15 +105,8 @@ export function exceptionExit(
     ...(isHardware && vector === Vector.DB && imageWithinRepetition(p)),
     ...(isHardware ? originalLength(p) : { instructionLength }),
     ...(vector !== Vector.DF && originalEvent(p)),
-    ...busyShadowStack(p),
   };
   return request;
-}
-
-/** Bit 25 of the exit reason: the exit takes the place of a push to a shadow stack that is busy already (SDM §28.4.3). */
-export function busyShadowStack(p: VmxProcessor): Pick<ExitRequest, 'prematurelyBusyShadowStack'> {
-  if (!p.cpu.shadowStackPrematurelyBusy || !reportsBusyShadowStack(p)) return {};
-  return { prematurelyBusyShadowStack: true };
 }
 
 export const TRIPLE_FAULT: ExitRequest = Object.freeze({ reason: ExitReason.TripleFault });
