@@ -3,13 +3,13 @@
  * CPL 0, a stack chosen by stack level, and a frame of 64 bytes that says what the event is. The event is
  * in the slots `originalEvent…`; after a fault no register has changed but the temporaries.
  */
-import { EventType, eventType, eventVector, HAS_ERROR_CODE, isNested, isSoftwareEvent } from '../event.ts';
+import { EventType, eventType, eventVector, HAS_ERROR_CODE, isNested } from '../event.ts';
 import { Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
 import { Segment } from '../instruction.ts';
 import { Mode } from '../mode.ts';
 import type { Processor } from '../processor.ts';
-import { Register, RFLAGS } from '../registers.ts';
+import { Register } from '../registers.ts';
 import { writeFlags } from '../rflags.ts';
 import { selectorOf, setFlatSegment } from '../segment-load.ts';
 import { StackTarget } from '../stack-target.ts';
@@ -31,7 +31,6 @@ const CONFIG = 2 * Register.IA32_FRED_CONFIG;
 const STACK_LEVELS = 2 * Register.IA32_FRED_STKLVLS;
 const STACKS = 2 * Register.IA32_FRED_RSP0;
 const STAR_HIGH = 2 * Register.IA32_STAR + 1;
-const RF = 1 << RFLAGS.RF;
 const ALL_FLAGS = ~2;
 
 /** IA32_FRED_CONFIG: current stack level, bytes left free below RSP, stack level of interrupts. */
@@ -123,7 +122,6 @@ function belowRedzone(cpu: Processor, redzone: number): void {
 
 function pushFrame(cpu: Processor, event: number, level: number): boolean {
   const w = cpu.i32;
-  const resumeFlag = isSoftwareEvent(event) || eventType(event) === EventType.PrivilegedSoftwareException;
   const flags = materialise(cpu) | (w[EVENT_FLAGS] as number);
   const code = (event & HAS_ERROR_CODE) !== 0 ? (w[EVENT_CODE] as number) : 0;
   return (
@@ -131,7 +129,7 @@ function pushFrame(cpu: Processor, event: number, level: number): boolean {
     stack.push(cpu, w[EVENT_DATA] as number, w[EVENT_DATA + 1] as number, 8) &&
     stack.push(cpu, ssImage(cpu, event), informationOf(cpu, event), 8) &&
     stack.push(cpu, w[RSP] as number, w[RSP + 1] as number, 8) &&
-    stack.push(cpu, resumeFlag ? flags & ~RF : flags, 0, 8) &&
+    stack.push(cpu, flags, 0, 8) &&
     stack.push(cpu, selectorOf(cpu, Segment.CS) | (level << LEVEL_IN_CS), 0, 8) &&
     stack.push(cpu, w[RETURN] as number, w[RETURN + 1] as number, 8) &&
     stack.push(cpu, code, 0, 8)

@@ -153,6 +153,22 @@ describe('the original event (SDM §30.2.4)', () => {
       },
     ],
     [
+      'INT1 that VM entry injects',
+      'nop',
+      Type.Privileged,
+      1,
+      { ext: 1n, length: 1n },
+      { fields: { injectedEventIdentification: eventId(Type.Privileged, 1), vmEntryInstructionLength: 1n } },
+    ],
+    [
+      'INT3 that VM entry injects',
+      'nop',
+      Type.Software,
+      3,
+      { ext: 0n, length: 3n },
+      { fields: { injectedEventIdentification: eventId(Type.Software, 3), vmEntryInstructionLength: 3n } },
+    ],
+    [
       'INT n that VM entry injects',
       'nop',
       Type.SoftwareInterrupt,

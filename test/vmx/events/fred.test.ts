@@ -255,6 +255,19 @@ describe('what VT-x does to events of a guest with FRED', () => {
     },
   );
 
+  it.each([
+    ['INT n', eventId(4, 0x40)],
+    ['SYSCALL', eventId(7, 1)],
+    ['an NMI', eventId(2, 2)],
+  ])('%s that VM entry injects leaves RF as the guest has it', (_, injectedEventIdentification) => {
+    for (const guestRflags of [0x2n, 0x1_0002n]) {
+      const machine = fredGuest('nop', {
+        fields: { injectedEventIdentification, vmEntryInstructionLength: 2n, guestRflags },
+      });
+      expect(exitedFrame(machine).rflags).toBe(guestRflags);
+    }
+  });
+
   it('the interrupt window is closed after delivery, which clears RFLAGS.IF', () => {
     const machine = fredGuest('nop', {
       controls: ['proc.interruptWindowExiting'],
