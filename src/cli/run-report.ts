@@ -1,5 +1,6 @@
 /** What a run came to: the facts, as text for people and as JSON, and the exit status of the command. */
 import { hex } from '../bits/u64.ts';
+import { waitsForStore } from '../cpu/monitored-line.ts';
 import type { LogicalProcessor } from '../machine/logical-processor.ts';
 import type { Machine } from '../machine/machine.ts';
 import type { RunEnd } from '../machine/run-machine.ts';
@@ -90,7 +91,7 @@ const ACTIVITIES = ['active', 'HLT', 'shutdown', 'wait-for-SIPI'] as const;
 
 function processorJson(cpu: LogicalProcessor) {
   return {
-    state: ACTIVITIES[Number(cpu.get('activityState'))] ?? 'active',
+    state: waitsForStore(cpu.processor) ? 'MWAIT' : ACTIVITIES[Number(cpu.get('activityState'))],
     instructions: cpu.processor.executed,
     csSelector: hex(cpu.get('CS.selector'), 4),
     rip: hex(cpu.get('RIP'), 16),

@@ -10,6 +10,7 @@ import { EventType, identifyEvent } from './event.ts';
 import { continueDelivery, deliver, deliverFault, shutDown } from './events.ts';
 import { raiseDebug, Vector } from './exceptions.ts';
 import { Before } from './instruction-start.ts';
+import { endWait, Monitoring, waitsForStore } from './monitored-line.ts';
 import type { Processor } from './processor.ts';
 import { CR4, Register, RFLAGS } from './registers.ts';
 import { initialise, startUp } from './reset.ts';
@@ -34,6 +35,7 @@ const SIPI_PENDING = 2 * Register.sipiPending;
 const USER_INTERRUPT_PENDING = 2 * Register.userInterruptPending;
 const IN_SMM = 2 * Register.inSmm;
 const ACTIVITY = 2 * Register.activityState;
+const MONITORING = 2 * Register.monitorArmed;
 const PENDING_DEBUG = 2 * Register.pendingDebugExceptions;
 const BREAKPOINTS_MET = 2 * Register.breakpointsMet;
 const DEBUG_CAUSES = 2 * Register.debugCauses;
@@ -89,7 +91,7 @@ export function atBoundary(cpu: Processor): Boundary {
     ((w[RFLAGS_LOW] as number) & RF ? Before.ResumeFlag : 0) |
     ((w[RFLAGS_LOW] as number) & TF ? Before.SingleStep : 0);
   w[BREAKPOINTS_MET] = 0;
-  if (w[ACTIVITY] !== Activity.Active) return Boundary.Inactive;
+  if (w[ACTIVITY] !== Activity.Active || goesOnWaiting(cpu)) return Boundary.Inactive;
   if (asksPort) cpu.vmxPort.proceeds(true);
   return Boundary.Execute;
 }
@@ -112,7 +114,13 @@ function isUneventful(cpu: Processor): boolean {
     ((w[RFLAGS_LOW] as number) & (TF | RF)) |
     ((w[DR7_LOW] as number) & ANY_BREAKPOINT) |
     (cpu.enforcement & Enforcement.Waiting);
-  return (waiting | holding | watching) === 0 && !cpu.interrupts.requested();
+  return (waiting | holding | watching) === 0 && !waitsForStore(cpu) && !cpu.interrupts.requested();
+}
+
+/** MWAIT goes on waiting; an interrupt that RFLAGS.IF masks ends it if software asked for that (SDM vol. 2B, MWAIT). */
+function goesOnWaiting(cpu: Processor): boolean {
+  if (cpu.i32[MONITORING] === Monitoring.WaitingForInterrupts && cpu.interrupts.requested()) endWait(cpu);
+  return waitsForStore(cpu);
 }
 
 /** Why the instruction that begins needs attention when it has ended. */
@@ -136,7 +144,7 @@ function attentionOf(cpu: Processor): Attention {
       cpu.interrupts.requested())
   )
     why |= Attention.Event;
-  if (w[ACTIVITY] !== Activity.Active) why |= Attention.Inactive;
+  if (w[ACTIVITY] !== Activity.Active || waitsForStore(cpu)) why |= Attention.Inactive;
   return why;
 }
 
@@ -279,7 +287,7 @@ function isBlocked(cpu: Processor): boolean {
 
 function takesInstructionBreakpoint(cpu: Processor): boolean {
   const w = cpu.i32;
-  if (w[ACTIVITY] !== Activity.Active || !hasInstructionBreakpoints(cpu)) return false;
+  if (w[ACTIVITY] !== Activity.Active || waitsForStore(cpu) || !hasInstructionBreakpoints(cpu)) return false;
   const resumed = ((w[RFLAGS_LOW] as number) & RF) !== 0 || cpu.repeatedAt === cpu.executed;
   // MOV SS holds back instruction breakpoints too (SDM vol. 3A §7.8.3).
   if (resumed || w[BLOCKING_BY_MOV_SS] !== 0) return false;

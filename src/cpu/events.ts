@@ -3,6 +3,7 @@
  * the double fault and shutdown. While an event is delivered it is in the slots `originalEvent…`, where
  * VT-x finds it; VM entry injects events through `deliverInjected`.
  */
+
 import { Attention } from './attention.ts';
 import {
   EventType,
@@ -23,6 +24,7 @@ import { retreat } from './instruction-pointer.ts';
 import { deliverThroughGate } from './interrupt-gates.ts';
 import { deliverRedirected, deliverThroughVector, Redirection, redirectionOf } from './interrupt-vectors.ts';
 import { Mode } from './mode.ts';
+import { endWait } from './monitored-line.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
 import { isUserInterruptNotification, processUserInterruptNotification } from './user-interrupts.ts';
@@ -155,6 +157,7 @@ function begin(cpu: Processor, event: number, errorCode: number, instructionLeng
   // Debug traps that MOV SS held back outlive only events of software (SDM vol. 3A §7.8.3), with FRED no event.
   if (!isSoftwareEvent(event) || usesFred(cpu)) w[PENDING_DEBUG] = 0;
   w[BLOCKING_BY_MOV_SS] = 0;
+  endWait(cpu);
   // After a notification the processor halts again.
   if (!isNotification(cpu, event)) w[ACTIVITY] = 0;
   if (eventType(event) === EventType.Nmi) w[BLOCKING_BY_NMI] = 1;

@@ -8,7 +8,7 @@ import { noteDataAccess } from './debug-registers.ts';
 import type { Segment } from './instruction.ts';
 import { isMapped, loadMapped, storeMapped } from './memory-mapped.ts';
 import { translate } from './paging.ts';
-import { PAGE_HAS_CODE } from './physical-memory.ts';
+import { STORES_ARE_NOTICED } from './physical-memory.ts';
 import type { Processor } from './processor.ts';
 import { Register } from './registers.ts';
 import { Access, type AccessClass } from './tlb.ts';
@@ -89,8 +89,8 @@ export function storeAs(cpu: Processor, from: number, bytes: number, as: AccessC
   }
   const { memory } = cpu;
   const to = where + offset;
-  if (((memory.pageUse[(where - memory.ramStart) >>> 12] as number) & PAGE_HAS_CODE) !== 0)
-    codeModified(cpu, where);
+  if (((memory.pageUse[(where - memory.ramStart) >>> 12] as number) & STORES_ARE_NOTICED) !== 0)
+    noticeStore(cpu, to, bytes);
   if ((to & 3) === 0 && (bytes === 4 || bytes === 8)) {
     memory.i32[to >>> 2] = i32[from >> 2] as number;
     if (bytes === 8) memory.i32[(to >>> 2) + 1] = i32[(from >> 2) + 1] as number;
@@ -160,9 +160,9 @@ function nextPageHigh(cpu: Processor, lo: number, hi: number): number {
   return lo >>> 0 >= 0xffff_f000 && cpu.codeBits === 64 ? (hi + 1) | 0 : hi;
 }
 
-/** A store changes a page from which code was decoded: what was decoded no longer holds. */
-function codeModified(cpu: Processor, where: number): void {
-  cpu.memory.page(cpu.memory.ramAddress(where));
+/** A store to a page from which code was decoded, or where a processor monitors a line; `to` is its offset in the buffer. */
+function noticeStore(cpu: Processor, to: number, bytes: number): void {
+  cpu.memory.noticeStore(cpu.memory.ramAddress(to), bytes);
   cpu.requestAttention();
 }
 

@@ -34,6 +34,13 @@ const BUFFER_LIMIT = 0xffff_0000;
 export const PAGE_HAS_CODE = 1;
 /** … of a page that is watched: no access may bypass the watcher. */
 const PAGE_IS_WATCHED = 2;
+/** … of a page in which a processor may monitor a line. */
+const PAGE_IS_MONITORED = 4;
+/** … of a page stores to which have to be noticed ({@link PhysicalMemory.noticeStore}). */
+export const STORES_ARE_NOTICED = PAGE_HAS_CODE | PAGE_IS_MONITORED;
+
+/** Is told of stores to pages with monitored lines; answers whether it still monitors a line in the page. */
+export type StoreMonitor = (address: number, bytes: number) => boolean;
 
 /** What is used of the WebAssembly API, which every browser and Node have. */
 const { WebAssembly: WASM } = globalThis as unknown as {
@@ -60,7 +67,9 @@ export class PhysicalMemory {
   readonly u8: Uint8Array;
   readonly u16: Uint16Array;
   readonly i32: Int32Array;
-  /** By RAM page: PAGE_HAS_CODE, PAGE_IS_WATCHED. */
+  /** Who monitors lines. */
+  readonly monitors: StoreMonitor[] = [];
+  /** By RAM page: PAGE_HAS_CODE, PAGE_IS_WATCHED, PAGE_IS_MONITORED. */
   readonly pageUse: Uint8Array;
   /** By RAM page: changes with every store to a page that has code. */
   readonly codeVersions: Int32Array;
@@ -120,10 +129,19 @@ export class PhysicalMemory {
     return address < LOW_RAM_LIMIT ? address : address - LOW_RAM_LIMIT + HIGH_RAM;
   }
 
-  /** The page that holds `address`, created if it does not exist yet; it may be written. */
-  page(address: number): MemoryPage {
+  /** From now on stores to the page of `address` are noticed, as long as a processor monitors a line in it; false if it is no RAM. */
+  monitor(address: number): boolean {
+    const offset = this.ramOffset(address);
+    if (offset === 0) return false;
+    const page = (offset - this.ramStart) >>> 12;
+    this.pageUse[page] = (this.pageUse[page] as number) | PAGE_IS_MONITORED;
+    return true;
+  }
+
+  /** The page that holds `address`, created if it does not exist yet; `bytes` from there may be written. */
+  page(address: number, bytes = PAGE_SIZE - (address % PAGE_SIZE)): MemoryPage {
     const number = Math.floor(address / PAGE_SIZE);
-    if (this.ramBytes !== 0) this.dropCode(address);
+    if (this.ramBytes !== 0) this.noticeStore(address, bytes);
     if (number === this.lastNumber) return this.lastPage;
     let page = this.pages.get(number);
     if (page === undefined) {
@@ -136,15 +154,22 @@ export class PhysicalMemory {
     return page;
   }
 
-  /** What was decoded from the page of `address` no longer holds. */
-  private dropCode(address: number): void {
+  /** `bytes` within the page of `address` are stored: what was decoded no longer holds, who monitors them is told. */
+  noticeStore(address: number, bytes: number): void {
     const offset = this.ramOffset(address);
     if (offset === 0) return;
     const page = (offset - this.ramStart) >>> 12;
-    if ((this.pageUse[page] as number) & PAGE_HAS_CODE) {
-      this.pageUse[page] = (this.pageUse[page] as number) & ~PAGE_HAS_CODE;
-      this.codeVersions[page] = ((this.codeVersions[page] as number) + 1) | 0;
-    }
+    const use = this.pageUse[page] as number;
+    if ((use & STORES_ARE_NOTICED) === 0) return;
+    if ((use & PAGE_HAS_CODE) !== 0) this.codeVersions[page] = ((this.codeVersions[page] as number) + 1) | 0;
+    const isMonitored = (use & PAGE_IS_MONITORED) !== 0 && this.isStillMonitored(address, bytes);
+    this.pageUse[page] = (use & PAGE_IS_WATCHED) | (isMonitored ? PAGE_IS_MONITORED : 0);
+  }
+
+  private isStillMonitored(address: number, bytes: number): boolean {
+    let monitored = false;
+    for (const stored of this.monitors) monitored = stored(address, bytes) || monitored;
+    return monitored;
   }
 
   /** The page that holds `address` for reading only: a shared page of zeros where nothing was written. */
@@ -153,7 +178,9 @@ export class PhysicalMemory {
     if (number === this.lastNumber) return this.lastPage;
     const page = this.pages.get(number);
     if (page !== undefined) return page;
-    return this.ramBytes !== 0 && this.ramOffset(number * PAGE_SIZE) !== 0 ? this.page(address) : ZERO_PAGE;
+    return this.ramBytes !== 0 && this.ramOffset(number * PAGE_SIZE) !== 0
+      ? this.page(address, 0)
+      : ZERO_PAGE;
   }
 
   read16(address: number): number {
@@ -172,7 +199,7 @@ export class PhysicalMemory {
   }
 
   write8(address: number, value: number): void {
-    this.page(address).u8[address % PAGE_SIZE] = value;
+    this.page(address, 1).u8[address % PAGE_SIZE] = value;
   }
 
   read32(address: number): number {
@@ -188,7 +215,7 @@ export class PhysicalMemory {
   write32(address: number, value: number): void {
     const offset = address % PAGE_SIZE;
     if ((offset & 3) === 0) {
-      this.page(address).u32[offset >> 2] = value;
+      this.page(address, 4).u32[offset >> 2] = value;
       return;
     }
     for (let i = 0; i < 4; i++) this.write8(address + i, (value >>> (8 * i)) & 0xff);
@@ -218,7 +245,7 @@ export class PhysicalMemory {
     for (let done = 0; done < bytes.length; ) {
       const offset = (address + done) % PAGE_SIZE;
       const chunk = Math.min(bytes.length - done, PAGE_SIZE - offset);
-      this.page(address + done).u8.set(bytes.subarray(done, done + chunk), offset);
+      this.page(address + done, chunk).u8.set(bytes.subarray(done, done + chunk), offset);
       done += chunk;
     }
   }
@@ -232,7 +259,7 @@ export class PhysicalMemory {
   snapshot(): ReadonlyMap<number, Uint8Array> {
     for (let offset = this.ramStart; offset < this.ramStart + this.ramBytes; offset += PAGE_SIZE) {
       const words = this.i32.subarray(offset >> 2, (offset + PAGE_SIZE) >> 2);
-      if (words.some((word) => word !== 0)) this.page(this.ramAddress(offset));
+      if (words.some((word) => word !== 0)) this.page(this.ramAddress(offset), 0);
     }
     const numbers = [...this.pages.keys()].sort((a, b) => a - b);
     return new Map(numbers.map((n) => [n, (this.pages.get(n) as MemoryPage).u8.slice()]));
@@ -244,10 +271,11 @@ export class PhysicalMemory {
     this.lastNumber = -1;
     this.u8.fill(0, this.ramStart);
     for (let page = 0; page < this.pageUse.length; page++) {
-      this.pageUse[page] = (this.pageUse[page] as number) & PAGE_IS_WATCHED;
+      // Processors that are put back too may monitor any.
+      this.pageUse[page] = ((this.pageUse[page] as number) & PAGE_IS_WATCHED) | PAGE_IS_MONITORED;
     }
     for (let page = 0; page < this.codeVersions.length; page++)
       this.codeVersions[page] = this.codeVersions[page]! + 1;
-    for (const [number, bytes] of pages) this.page(number * PAGE_SIZE).u8.set(bytes);
+    for (const [number, bytes] of pages) this.page(number * PAGE_SIZE, 0).u8.set(bytes);
   }
 }

@@ -2,6 +2,7 @@
  * A logical processor: its registers in one buffer, its MSRs, its operating mode. It is complete
  * without VT-x; what VT-x adds is asked through `vmxPort`.
  */
+
 import { Prng } from '../bits/prng.ts';
 import { bit } from '../bits/u64.ts';
 import { addressRules } from './address-rules.ts';
@@ -17,6 +18,7 @@ import type { Instruction, Segment } from './instruction.ts';
 import { type InterruptSource, NO_INTERRUPTS } from './interrupt-source.ts';
 import { type LocalApic, NO_LOCAL_APIC } from './local-apic.ts';
 import { Mode } from './mode.ts';
+import { lineStored } from './monitored-line.ts';
 import type { MsrAccess } from './msr-catalogue.ts';
 import { readMsr, writeMsr } from './msrs.ts';
 import type { PhysicalMemory } from './physical-memory.ts';
@@ -210,6 +212,7 @@ export class Processor {
     this.identity = identity;
     this.cpuid = new CpuidLeaves(features, identity, index);
     this.memory = memory;
+    memory.monitors.push((address, bytes) => lineStored(this, address, bytes));
     const at = index * STATE_BYTES;
     const within = at + STATE_BYTES <= memory.ramStart && memory.ramBytes !== 0;
     const buffer = within ? memory.buffer : new ArrayBuffer(STATE_BYTES);

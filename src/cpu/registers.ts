@@ -149,7 +149,7 @@ const NON_REGISTER = [
   /** 0 active, 1 HLT, 2 shutdown, 3 wait-for-SIPI. */
   'activityState',
   'pendingDebugExceptions',
-  /** 1 while a MONITOR address range is armed. */
+  /** Whether a MONITOR address range is armed, or MWAIT waits: monitored-line.ts. */
   'monitorArmed',
   'a20mMode',
   'inSmm',
@@ -244,6 +244,8 @@ const WORKING = [
   'ioRsi',
   'ioRdi',
   'ioRip',
+  /** Physical address of the monitored line. */
+  'monitoredLine',
 ] as const;
 
 type SegmentSlot = `${SegmentName}.${'selector' | 'base' | 'limit' | 'accessRights'}`;

@@ -6,13 +6,14 @@ import type { Machine } from './machine.ts';
 export type RunEnd =
   | MachineStop
   /** Every processor waits for an event, and nothing in the machine will cause one. */
-  | { readonly kind: 'halted'; readonly state: 'HLT' | 'wait-for-SIPI' }
+  | { readonly kind: 'halted'; readonly state: 'HLT' | 'MWAIT' | 'wait-for-SIPI' }
   /** A VMX abort: only RESET leaves it (SDM §30.7). */
   | { readonly kind: 'vmx-abort' }
   /** Undefined behaviour on a machine that stops at it. */
   | { readonly kind: 'hazard'; readonly id: string };
 
 const SHUTDOWN = 2n;
+const HLT = 1n;
 const WAIT_FOR_SIPI = 3n;
 
 /**
@@ -30,6 +31,7 @@ export function runMachine(machine: Machine, instructions: number): RunEnd | und
     return { kind: 'reset', by: 'triple fault' };
   }
   if (!waits) return undefined;
-  const waiting = processors.every((cpu) => cpu.get('activityState') === WAIT_FOR_SIPI);
-  return { kind: 'halted', state: waiting ? 'wait-for-SIPI' : 'HLT' };
+  const states = processors.map((cpu) => cpu.get('activityState'));
+  if (states.every((state) => state === WAIT_FOR_SIPI)) return { kind: 'halted', state: 'wait-for-SIPI' };
+  return { kind: 'halted', state: states.includes(HLT) ? 'HLT' : 'MWAIT' };
 }

@@ -5,6 +5,7 @@
  */
 import { Prng } from '../bits/prng.ts';
 import { Attention } from '../cpu/attention.ts';
+import { Monitoring, waitsForStore } from '../cpu/monitored-line.ts';
 import { Register, RFLAGS } from '../cpu/registers.ts';
 import { elapsed } from '../cpu/time.ts';
 import type { LogicalProcessor } from './logical-processor.ts';
@@ -42,6 +43,7 @@ const MOST_IDLE_EVENTS = 1000;
 
 const ATTENTION = 2 * Register.attention;
 const ACTIVITY = 2 * Register.activityState;
+const MONITORING = 2 * Register.monitorArmed;
 const RFLAGS_LOW = 2 * Register.RFLAGS;
 const ACTIVE = 0;
 const HLT = 1;
@@ -126,7 +128,8 @@ export class Scheduler {
   #findWaking(): number {
     if (this.#hasTurn()) return -1;
     return this.#cpus.findIndex(
-      ({ processor: { i32 } }) => i32[ACTIVITY] !== ACTIVE && ((i32[ATTENTION] as number) & MAY_WAKE) !== 0,
+      ({ processor: { i32 } }, index) =>
+        !this.#isActive(index) && ((i32[ATTENTION] as number) & MAY_WAKE) !== 0,
     );
   }
 
@@ -163,7 +166,8 @@ export class Scheduler {
   }
 
   #isActive(index: number): boolean {
-    return (this.#cpus[index] as LogicalProcessor).processor.i32[ACTIVITY] === ACTIVE;
+    const { processor } = this.#cpus[index] as LogicalProcessor;
+    return processor.i32[ACTIVITY] === ACTIVE && !waitsForStore(processor);
   }
 
   /** Gives the turn to another active processor; false if none is active. */
@@ -221,9 +225,10 @@ export class Scheduler {
     return cpu.processor.executed - before;
   }
 
-  #canWake({ processor: { i32, nonRoot } }: LogicalProcessor): boolean {
-    if (nonRoot) return true;
-    if (i32[ACTIVITY] !== HLT) return false;
+  #canWake({ processor }: LogicalProcessor): boolean {
+    const { i32 } = processor;
+    if (processor.nonRoot || i32[MONITORING] === Monitoring.WaitingForInterrupts) return true;
+    if (i32[ACTIVITY] !== HLT && !waitsForStore(processor)) return false;
     return this.#events.unmaskable || ((i32[RFLAGS_LOW] as number) & (1 << RFLAGS.IF)) !== 0;
   }
 

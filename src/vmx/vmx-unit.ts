@@ -3,7 +3,9 @@
  * exits. Only it puts instructions, entry and exit together; unit-port.ts answers the processor's
  * questions with it.
  */
+
 import { bit } from '../bits/u64.ts';
+import { waitsForStore } from '../cpu/monitored-line.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { ARITHMETIC_FLAGS, CHECKS_NEEDED, PORT_SLOTS, Register } from '../cpu/registers.ts';
 import { ENCODING_COUNT } from '../vmcs/encoding.ts';
@@ -184,7 +186,7 @@ export class VmxUnit implements VmxProcessor {
   idle(): Outcome | undefined {
     if (this.hazards.stoppedAt !== undefined) return STOPPED_AT_HAZARD;
     if (this.vmx.shutdown !== 'no') return IN_SHUTDOWN;
-    return this.cpu.words[ACTIVITY] === 0 ? undefined : INACTIVE;
+    return this.cpu.words[ACTIVITY] === 0 && !waitsForStore(this.cpu) ? undefined : INACTIVE;
   }
 
   /** Before every instruction: why it cannot be executed, or undefined. */

@@ -10,7 +10,7 @@ import { Mode } from '../mode.ts';
 import type { OpcodeRow, SizedExecute } from '../opcode-row.ts';
 import { DESTINATION_OPERAND, MEMORY_OPERAND } from '../operand-forms.ts';
 import { copy } from '../operand-values.ts';
-import { PAGE_HAS_CODE } from '../physical-memory.ts';
+import { STORES_ARE_NOTICED } from '../physical-memory.ts';
 import type { Processor } from '../processor.ts';
 import { Register, RFLAGS } from '../registers.ts';
 import { Access } from '../tlb.ts';
@@ -160,7 +160,7 @@ function plainRam(cpu: Processor, i: Instruction, register: number, access: Acce
   if (where === 0) return 0;
   const { memory } = cpu;
   const use = memory.pageUse[(where - memory.ramStart) >>> 12] as number;
-  return access === Access.Write && (use & PAGE_HAS_CODE) !== 0 ? 0 : where + (lo & (PAGE - 1));
+  return access === Access.Write && (use & STORES_ARE_NOTICED) !== 0 ? 0 : where + (lo & (PAGE - 1));
 }
 
 /** Whether iterations may be merged: upwards, and nothing to be checked of each. */

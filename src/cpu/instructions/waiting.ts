@@ -1,20 +1,24 @@
-/** Waiting (SDM vol. 2: PAUSE, MONITOR, MWAIT, UMONITOR, UMWAIT, TPAUSE). Time that is waited for passes at once. */
+/** Waiting (SDM vol. 2: PAUSE, MONITOR, MWAIT, UMONITOR, UMWAIT, TPAUSE). Time that UMWAIT and TPAUSE wait for passes at once. */
 
 import { linearise } from '../addressing.ts';
+import { Attention } from '../attention.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
 import { materialise, replaceFlags } from '../flags.ts';
 import { type Execute, Next } from '../instruction.ts';
 import { Enabling, Intercept, intercepted, isEnabled } from '../intercept.ts';
 import { load } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
+import { Monitoring, watchLine } from '../monitored-line.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { MEMORY_OPERAND } from '../operand-forms.ts';
+import { translate } from '../paging.ts';
 import type { Processor } from '../processor.ts';
 import { ARITHMETIC_FLAGS, CR4, Register, RFLAGS } from '../registers.ts';
 import { timeStampCounter, wait } from '../time.ts';
 import { Access } from '../tlb.ts';
 
 const { RAX, RCX, RDX } = Register;
+const LINEAR = 2 * Register.linear;
 const MONITOR_ARMED = 2 * Register.monitorArmed;
 const CR4_LOW = 2 * Register.CR4;
 const UMWAIT_CONTROL = 2 * Register.IA32_UMWAIT_CONTROL;
@@ -38,7 +42,14 @@ function armMonitor(
   const lo = Number(BigInt.asIntN(32, offset));
   const hi = Number(BigInt.asIntN(32, offset >> 32n));
   if (!linearise(cpu, segment, lo, hi, 1, Access.Read) || !load(cpu, MEMORY_OPERAND, 1)) return Next.Fault;
-  cpu.i32[MONITOR_ARMED] = 1;
+  const entry = translate(
+    cpu,
+    cpu.i32[LINEAR] as number,
+    cpu.i32[LINEAR + 1] as number,
+    Access.Read << cpu.accessClass,
+  );
+  if (entry < 0) return Next.Fault;
+  watchLine(cpu, (cpu.tlb.physical[entry] as number) + ((cpu.i32[LINEAR] as number) & 0xfff));
   return Next.Sequential;
 }
 
@@ -49,10 +60,7 @@ const monitor: Execute = (cpu, i) => {
   return armMonitor(cpu, RAX, i.addressBits, i.segment);
 };
 
-/**
- * MWAIT: what it waits for is not watched, but may come at any time (SDM vol. 2B, MWAIT:
- * implementation-dependent events end it). A processor that nobody gives turns goes on at once.
- */
+/** MWAIT: the processor waits for an event or a store to the monitored line; not with an interrupt that is there already. */
 const mwait: Execute = (cpu, i) => {
   if (cpu.cpl !== 0) return raise(cpu, Vector.UD);
   if (intercepted(cpu, i, Intercept.MWAIT)) return Next.VmExit;
@@ -60,11 +68,13 @@ const mwait: Execute = (cpu, i) => {
   if (extensions & ~1) return GP0(cpu);
   const breaksForInterrupt = extensions !== 0 && (materialise(cpu) & IF) === 0;
   const goesOn = breaksForInterrupt && cpu.nonRoot && cpu.vmxPort.mwaitGoesOn();
-  const waits =
-    !goesOn && cpu.i32[MONITOR_ARMED] !== 0 && cpu.due !== Infinity && !cpu.interrupts.requested();
-  cpu.i32[MONITOR_ARMED] = 0;
-  if (!waits) return Next.Sequential;
-  wait(cpu, MOST_TICKS);
+  const waits = !goesOn && cpu.i32[MONITOR_ARMED] !== Monitoring.None && !cpu.interrupts.requested();
+  if (!waits) {
+    cpu.i32[MONITOR_ARMED] = Monitoring.None;
+    return Next.Sequential;
+  }
+  cpu.i32[MONITOR_ARMED] = breaksForInterrupt ? Monitoring.WaitingForInterrupts : Monitoring.Waiting;
+  cpu.requestAttention(Attention.Inactive);
   return Next.Lookup;
 };
 
@@ -86,7 +96,7 @@ function waitUntil(intercept: Intercept, isMonitored: boolean): Execute {
     const virtual = deadline - (cpu.nonRoot ? cpu.vmxPort.visibleTsc(now) : now);
     replaceFlags(cpu, ARITHMETIC_FLAGS, 0);
     const armed = cpu.i32[MONITOR_ARMED] !== 0;
-    cpu.i32[MONITOR_ARMED] = 0;
+    cpu.i32[MONITOR_ARMED] = Monitoring.None;
     if (virtual <= 0n || (isMonitored && !armed)) return Next.Sequential;
     const maximum = BigInt(((cpu.i32[UMWAIT_CONTROL] as number) & MAXIMUM_TIME) >>> 0);
     const isCut = maximum !== 0n && maximum < virtual;

@@ -3,10 +3,12 @@
  * everything else is; I/O instructions are not restarted. What VT-x does at both is asked of the port
  * (§34.14).
  */
+
 import { Attention } from '../attention.ts';
 import { Rights } from '../descriptor.ts';
 import { shutDown } from '../events.ts';
 import { materialise } from '../flags.ts';
+import { endWait } from '../monitored-line.ts';
 import { eferReserved } from '../msr-catalogue.ts';
 import type { Processor } from '../processor.ts';
 import { CR0, CR4, EFER, Register, RFLAGS, SEGMENT_NAMES } from '../registers.ts';
@@ -68,6 +70,7 @@ export function enterSmm(cpu: Processor): void {
   w[BLOCKING_BY_SMI] = 1;
   w[BLOCKING_BY_NMI] = 1;
   w[ACTIVITY] = ACTIVE;
+  endWait(cpu);
   w[PENDING_DEBUG] = 0;
   quads[Register.CR0] = (quads[Register.CR0] as bigint) & ~CR0_CLEARED;
   quads[Register.CR4] = 0n;

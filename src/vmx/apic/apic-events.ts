@@ -3,6 +3,7 @@
  * comes before all other events, delivery of a virtual interrupt, and external interrupts that are
  * notifications.
  */
+import { endWait } from '../../cpu/monitored-line.ts';
 import { Register, RFLAGS } from '../../cpu/registers.ts';
 import { isUserInterruptNotification } from '../../cpu/user-interrupts.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
@@ -57,5 +58,7 @@ export function takeVirtualInterrupt(p: VmxProcessor): number {
 export function processesNotification(p: VmxProcessor, copy: ProcessorCopy, vector: number): boolean {
   if (!isOn(copy, p.capabilities, PROCESS_POSTED) || !isNotification(copy, vector)) return false;
   processPosted(p, copy);
+  // It goes back to HLT, but not to MWAIT.
+  endWait(p.cpu);
   return true;
 }

@@ -4,6 +4,7 @@
  * order is that of cpu/boundary.ts.
  */
 import { Attention } from '../../cpu/attention.ts';
+import { endWait } from '../../cpu/monitored-line.ts';
 import { Register, RFLAGS } from '../../cpu/registers.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { guestTimerEvent, isGuestTimerDue, ticksToGuestTimer } from '../apic/guest-timer.ts';
@@ -96,6 +97,8 @@ export function asksAtBoundaries({ vmx }: VmxProcessor, controls: EffectiveContr
 export function processGuestTimer(p: VmxProcessor): void {
   if (activity(p) >= SHUTDOWN || !isGuestTimerDue(p)) return;
   guestTimerEvent(p, p.active.resident(p.vmx.current as ProcessorCopy));
+  // It goes back to HLT, but not to MWAIT.
+  endWait(p.cpu);
 }
 
 /** What shutdown holds back is not waited for. */

@@ -130,6 +130,29 @@ describe('the guest timer (SDM §28.5.10)', () => {
     }
   });
 
+  it('in MWAIT: the guest goes on, also if the TPR holds the interrupt back', () => {
+    const code = 'mov eax, 0x60000\nxor ecx, ecx\nxor edx, edx\nmonitor\nmwait\nmov ebx, 1\nhlt';
+    const machine = guest(code, { guestDeadline: 500n }, [], (m) => m.memory.write8(APIC_PAGE + TPR, 0x60));
+    const cpu = machine.cpu(0);
+    cpu.run(400);
+    expect([cpu.get('monitorArmed'), cpu.get('RBX')]).toEqual([2n, 0n]);
+    cpu.run(200);
+    expect([cpu.get('monitorArmed'), cpu.get('RBX'), cpu.get('R15')]).toEqual([0n, 1n, 0n]);
+    expect(bitsOf(machine.memory, IRR)).toEqual([VECTOR]);
+  });
+
+  it('in a repeated instruction: between two iterations, and the image of RFLAGS has RF', () => {
+    const machine = guest('mov edi, 0x60000\nmov ecx, 1000\nrep stosb\nvmcall', { guestDeadline: 100n });
+    const cpu = machine.cpu(0);
+    runToExit(cpu, 2000);
+    const { guestRsp } = exitFields(cpu, 'guestRsp');
+    expect(cpu.get('R15')).toBe(BigInt(VECTOR));
+    expect(machine.memory.read64(Number(guestRsp))).toBe(BigInt(GUEST + 10));
+    expect(machine.memory.read64(Number(guestRsp) + 16) & 0x1_0000n).toBe(0x1_0000n);
+    const left = cpu.get('RCX');
+    expect([left > 850n, left < 950n, cpu.get('RDI')]).toEqual([true, true, 0x6_0000n + 1000n - left]);
+  });
+
   it('wakes a guest in HLT while nothing else executes: time goes there at once', () => {
     const machine = guest('hlt\nvmcall', { guestDeadline: 1_000_000n });
     for (let n = 0; n < 5 && machine.cpu(0).operation === 'non-root'; n++) machine.scheduler.run(1000);

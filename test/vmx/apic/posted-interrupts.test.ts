@@ -151,6 +151,22 @@ describe('posted-interrupt processing (SDM §32.6)', () => {
     }
   });
 
+  it('in MWAIT: the guest goes on, also if nothing is recognised', () => {
+    const queue: number[] = [];
+    const code = 'mov eax, 0x60000\nxor ecx, ecx\nxor edx, edx\nmonitor\nmwait\nmov ebx, 1\nhlt';
+    const machine = guest(code, { setUp: (m) => m.memory.write8(APIC_PAGE + TPR, 0x50) });
+    connect(machine, queue);
+    const cpu = machine.cpu(0);
+    cpu.run(100);
+    expect([cpu.get('monitorArmed'), cpu.get('RBX')]).toEqual([2n, 0n]);
+    post(machine, 0x55);
+    queue.push(NOTIFICATION);
+    cpu.processor.requestAttention(64);
+    cpu.run(5);
+    expect([cpu.get('monitorArmed'), cpu.get('RBX'), cpu.get('R15')]).toEqual([0n, 1n, 0n]);
+    expect(bitsOf(machine.memory, IRR)).toEqual([0x55]);
+  });
+
   it('is no event after which a monitor trap comes: one instruction is executed first', () => {
     const machine = guest('nop\nnop\nvmcall', {
       controls: [...POSTING, 'proc.monitorTrapFlag'],

@@ -40,6 +40,19 @@ function guestWith(
   });
 }
 
+describe('MONITOR', () => {
+  it('monitors the line to which EPT translates', () => {
+    const { cpu, machine } = eptGuest(`mov eax, ${DATA}\nxor ecx, ecx\nxor edx, edx\nmonitor\nmwait\nvmcall`);
+    cpu.run(10);
+    machine.memory.write8(DATA, 1);
+    cpu.run(10);
+    expect(cpu.operation).toBe('non-root');
+    machine.memory.write8(FRAME + 63, 1);
+    cpu.run(10);
+    expect(cpu.operation).toBe('root');
+  });
+});
+
 describe('mode-based execute control', () => {
   const MBEC: ControlId[] = ['proc2.modeBasedExecuteControlForEpt'];
   const jump = `mov rax, ${DATA}\njmp rax`;

@@ -40,6 +40,20 @@ describe('activity states (SDM §28.2, §28.5, §29.7.2–§29.7.8, §32.2.2, §
     if (!happens) expect(cpu.get('activityState')).toBe(guestActivityState);
   });
 
+  it.each([...INACTIVE, 'SIPI'].map((name) => [name, name === 'SIPI' ? 'is lost in' : 'ends'] as const))(
+    '%s %s MWAIT, which no activity state tells',
+    (name) => {
+      const source = [...SOURCES, SIPI].find((one) => one.name === name) as Source;
+      const flags = name === 'debug trap' ? { guestRflags: 0x302n } : {};
+      const cpu = guestWith([source], flags);
+      cpu.set('monitorArmed', 2n);
+      expect(firstOf(cpu)).toBe(name === 'SIPI' ? 'nothing' : name);
+      expect(cpu.get('monitorArmed')).toBe(name === 'SIPI' ? 2n : 0n);
+      expect(cpu.get('activityState')).toBe(0n);
+      if (cpu.operation === 'root') expect(cpu.vmread('guestActivityState').value).toBe(0n);
+    },
+  );
+
   const held = [...SOURCES].filter(
     ({ name }) => INACTIVE.includes(name) && !CANNOT_BE('shutdown', name) && !HAPPENS.shutdown.includes(name),
   );

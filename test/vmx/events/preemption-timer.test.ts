@@ -103,6 +103,20 @@ describe('the VMX-preemption timer (SDM §28.5.1, §29.7.4)', () => {
     expect(cpu.get('activityState')).toBe(0n);
   });
 
+  it('runs in MWAIT, which is no activity state, and saves RIP behind it', () => {
+    const code = 'mov eax, 0x60000\nxor ecx, ecx\nxor edx, edx\nmonitor\nmwait\nnop';
+    const cpu = guestMachine(code, { controls: TIMER, fields: timer(100_000n) }).cpu(0);
+    cpu.run(1_000_000);
+    expect([cpu.operation, cpu.get('monitorArmed')]).toEqual(['non-root', 2n]);
+    cpu.run(3_000_000);
+    expect(exitFields(cpu, 'exitReason', 'guestRip', 'guestActivityState')).toEqual({
+      exitReason: 52n,
+      guestRip: BigInt(GUEST + 15),
+      guestActivityState: 0n,
+    });
+    expect(cpu.get('monitorArmed')).toBe(0n);
+  });
+
   it('lets the time of HLT pass without executing, and saves RIP behind it', () => {
     const cpu = guestMachine('hlt\nnop', { controls: TIMER, fields: timer(100_000_000n) }).cpu(0);
     cpu.run(3_200_000_010);
