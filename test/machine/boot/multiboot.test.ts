@@ -111,6 +111,15 @@ describe('an ELF image', () => {
     expect(address(2)).toBeGreaterThanOrEqual(0x10_2000);
   });
 
+  it('is the same as the Buffer that a file is read into, which stays as it is', () => {
+    const sections = [{ type: 2, bytes: Uint8Array.of(0xaa, 0xbb) }];
+    const segments = [{ physical: 0x10_0000, bytes: concat(multibootHeader(0), CODE) }];
+    const image = buildElf({ bits: 32, entry: 0x10_000cn, segments, sections });
+    const file = Buffer.concat([Buffer.alloc(9), image]).subarray(9);
+    expect(booted(file).plan).toEqual(booted(image).plan);
+    expect([...file]).toEqual([...image]);
+  });
+
   it('keeps its sections to itself if they are not in the file, and says so', () => {
     const image = multibootElf(CODE);
     new DataView(image.buffer).setUint16(48, 9, true);
