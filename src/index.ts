@@ -5,6 +5,7 @@
 
 export { CACHING_POLICIES, type CachingPolicy } from './cpu/caching-policy.ts';
 export type { MemoryTypeName } from './cpu/memory-types.ts';
+export type { UsedEntry } from './cpu/page-walk.ts';
 export { PhysicalMemory } from './cpu/physical-memory.ts';
 export { Mode } from './cpu/processor.ts';
 export type { RegisterName } from './cpu/registers.ts';

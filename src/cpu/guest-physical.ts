@@ -47,6 +47,8 @@ export interface HlatPaging {
   readonly root: number;
   /** It is used for addresses whose this many uppermost bits are all 1. */
   readonly prefixSize: number;
+  /** PWT and PCD of accesses to the first structure, bits 4:3. */
+  readonly caching: number;
 }
 
 /** All answer false after raising what takes the place of the access. */
@@ -55,6 +57,8 @@ export interface GuestPhysicalTranslation {
   readonly tag: number;
   /** HLAT paging, if there is any. */
   readonly hlat: HlatPaging | undefined;
+  /** Memory type of accesses to the second-level structures. */
+  readonly structureType: number;
   /** What the last answer of true found. */
   readonly found: GuestPhysicalPage;
   /** Translates the address of a paging-structure entry; `writes`: to set accessed and dirty flags. */

@@ -26,7 +26,7 @@ const D = 1 << 6;
 const PS = 1 << 7;
 const G = 1 << 8;
 /** In HLAT paging: translation starts again, with ordinary paging. */
-const RESTART = 1 << 11;
+export const RESTART = 1 << 11;
 /** Bit 63, in the upper half. */
 const XD = 1 << 31;
 
@@ -88,7 +88,7 @@ export function walkPaging(
 }
 
 /** Whether HLAT paging is used for `hi`:`lo`. */
-function isCovered({ prefixSize }: HlatPaging, lo: number, hi: number): boolean {
+export function isCovered({ prefixSize }: HlatPaging, lo: number, hi: number): boolean {
   if (prefixSize === 0) return true;
   if (prefixSize <= 32) return hi >> (32 - prefixSize) === -1;
   return hi === -1 && lo >> (64 - prefixSize) === -1;

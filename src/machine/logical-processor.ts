@@ -5,8 +5,9 @@
 import { bit } from '../bits/u64.ts';
 import { Caching, type CachingPolicy } from '../cpu/caching-policy.ts';
 import { disassemble } from '../cpu/disassembly.ts';
-import { type MemoryTypeName, patType, secondLevelType } from '../cpu/memory-types.ts';
+import { entryMemoryTypes, type MemoryTypeName, pageMemoryType } from '../cpu/memory-types.ts';
 import type { MsrAccess } from '../cpu/msr-catalogue.ts';
+import type { UsedEntry } from '../cpu/page-walk.ts';
 import type { PhysicalMemory } from '../cpu/physical-memory.ts';
 import { type Mode, Processor } from '../cpu/processor.ts';
 import { Register, type RegisterName } from '../cpu/registers.ts';
@@ -67,6 +68,12 @@ export interface VmreadResult {
 
 /** A field as VMREAD and VMWRITE take it: an encoding, or any name {@link findField} knows. */
 export type FieldOperand = FieldName | (string & {}) | number | bigint;
+
+/** A translation with the memory types of the page, if there is one, and of the entries. */
+export interface Translation extends TranslationProbe {
+  readonly memoryType: MemoryTypeName | undefined;
+  readonly entries: readonly (UsedEntry & { readonly memoryType: MemoryTypeName })[];
+}
 
 export class LogicalProcessor {
   readonly index: number;
@@ -227,15 +234,19 @@ export class LogicalProcessor {
 
   /**
    * How the linear address is translated now by the structures in memory, whatever is cached: without any
-   * effect. The memory type is that under EPT; without EPT it is the type of PAT alone.
+   * effect. Memory types are those of the page and of the accesses to each entry.
    */
-  translation(linear: bigint): TranslationProbe & { readonly memoryType: MemoryTypeName | undefined } {
+  translation(linear: bigint): Translation {
     const { processor } = this;
     const lo = Number(BigInt.asIntN(32, linear));
-    const probe = probeTranslation(processor, lo, Number(BigInt.asIntN(32, linear >> 32n)));
-    if (typeof probe.physical === 'string') return { ...probe, memoryType: undefined };
-    const type = processor.guestPhysical === undefined ? patType : secondLevelType;
-    return { ...probe, memoryType: type(processor, probe) };
+    const hi = Number(BigInt.asIntN(32, linear >> 32n));
+    const probe = probeTranslation(processor, lo, hi);
+    const types = entryMemoryTypes(processor, probe, lo, hi);
+    return {
+      ...probe,
+      memoryType: pageMemoryType(processor, probe),
+      entries: probe.entries.map((entry, n) => ({ ...entry, memoryType: types[n] as MemoryTypeName })),
+    };
   }
 
   // VMX instructions.

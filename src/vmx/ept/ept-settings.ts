@@ -29,6 +29,8 @@ export class EptSettings implements EptRules {
   hugePages = false;
   modeBasedExecute = false;
   pagingWriteControl = false;
+  /** EPTP[2:0]. */
+  structureType = 0;
   /** EPTP[6]. */
   accessedDirty = false;
   /** EPTP[7]. */
@@ -48,6 +50,7 @@ export class EptSettings implements EptRules {
     const { capabilities, cpu } = p;
     const eptp = copy.quads[Field.eptPointer] as bigint;
     this.root = Number(eptp & EPTP_ADDRESS);
+    this.structureType = Number(eptp & 7n);
     this.levels = Number((eptp & EPTP_WALK_LENGTH) >> 3n) + 1;
     this.accessedDirty = (eptp & EPTP_ACCESSED_DIRTY) !== 0n;
     this.supervisorShadowStack = (eptp & EPTP_SUPERVISOR_SHADOW_STACK) !== 0n;
@@ -66,6 +69,7 @@ export class EptSettings implements EptRules {
       ? {
           root: Number((copy.quads[Field.hlatPointer] as bigint) & EPTP_ADDRESS),
           prefixSize: copy.words[2 * Field.hlatPrefixSize] as number,
+          caching: (copy.words[2 * Field.hlatPointer] as number) & 0x18,
         }
       : undefined;
     this.convertsViolations = controls.isOn(EPT_VIOLATION_VE);

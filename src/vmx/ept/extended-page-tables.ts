@@ -74,6 +74,10 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     this.addressSpace = this.spaces.numberOf(this.settings);
   }
 
+  get structureType(): number {
+    return this.settings.structureType;
+  }
+
   get hlat(): HlatPaging | undefined {
     return this.settings.hlat;
   }

@@ -1,5 +1,6 @@
 /** Memory types under EPT (SDM §31.3.7, vol. 3A Table 14-7), and the walk without effects that reports them. */
 import { describe, expect, it } from 'vitest';
+import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
 import { DATA, Ept, eptGuest, FRAME } from '../../support/ept.ts';
 
 const PAT = 0x0007_0105_0007_0406n;
@@ -47,6 +48,59 @@ describe('the memory type of a page', () => {
     expect(cpu.translation(LINEAR).memoryType).toBe('WB');
     cpu.set('CR0', cpu.get('CR0') | (1n << 30n));
     expect(cpu.translation(LINEAR).memoryType).toBe('UC');
+  });
+});
+
+describe('the memory types of accesses to structures', () => {
+  const typesOf = (cpu: LogicalProcessor, structure: 'paging' | 'EPT', linear = LINEAR) =>
+    cpu
+      .translation(linear)
+      .entries.filter((e) => e.structure === structure)
+      .map((e) => e.memoryType);
+
+  it('are that of the EPTP for EPT, whatever the ranges, and UC while CR0.CD is 1', () => {
+    const { cpu, machine } = guestWithPat();
+    machine.memory.write64(PAGE_TABLE, BigInt(DATA) | 7n);
+    // Four paging structures and the page, four entries each.
+    expect(typesOf(cpu, 'EPT')).toEqual(Array(20).fill('WB'));
+    const uncacheable = eptGuest('nop', { eptpFlags: 0n, fields: { eptPointer: 0x38_0018n } });
+    expect(new Set(typesOf(uncacheable.cpu, 'EPT'))).toEqual(new Set(['UC']));
+    cpu.set('CR0', cpu.get('CR0') | (1n << 30n));
+    expect(new Set([...typesOf(cpu, 'EPT'), ...typesOf(cpu, 'paging')])).toEqual(new Set(['UC']));
+  });
+
+  it('are those that PWT and PCD of what references them give, and EPT', () => {
+    const { cpu, machine, tables } = guestWithPat();
+    const { memory } = machine;
+    memory.write64(DIRECTORY + 16, BigInt(PAGE_TABLE) | 0xfn);
+    memory.write64(0x30_0000, 0x30_1007n | 0x18n);
+    expect(typesOf(cpu, 'paging')).toEqual(['WB', 'UC', 'WB', 'WT']);
+    cpu.set('CR3', 0x30_0008n);
+    expect(typesOf(cpu, 'paging')).toEqual(['WT', 'UC', 'WB', 'WT']);
+    // With PCIDs these bits of CR3 are part of one.
+    cpu.set('CR4', cpu.get('CR4') | (1n << 17n));
+    expect(typesOf(cpu, 'paging')[0]).toBe('WB');
+    tables.map(0x30_1000, 0x30_1000, Ept.RWX | Ept.WB | Ept.IgnorePat);
+    tables.map(PAGE_TABLE, PAGE_TABLE, Ept.RWX | (1n << 3n));
+    expect(typesOf(cpu, 'paging')).toEqual(['WB', 'WB', 'WB', 'UC']);
+  });
+
+  it('follow the HLAT pointer, and CR3 again where an entry says so', () => {
+    const { cpu, machine } = eptGuest('nop', {
+      controls: ['proc.activateTertiaryControls', 'proc3.enableHlat', 'entry.loadIa32Pat'],
+      fields: { hlatPointer: 0x28_0008n, hlatPrefixSize: 1n, guestIa32Pat: PAT },
+      prepare: (_tables, { memory }) => {
+        memory.write64(0x28_0800, 0x28_1007n);
+        memory.write64(0x28_1000, 0x28_2007n);
+        memory.write64(0x28_2000, 0x20_0087n);
+        memory.write64(0x30_0800, 0x30_1007n);
+      },
+    });
+    const high = 0xffff_8000_0000_0000n;
+    expect(typesOf(cpu, 'paging', high)).toEqual(['WT', 'WB', 'WB']);
+    machine.memory.write64(0x28_1000, 0x28_2807n);
+    cpu.set('CR3', 0x30_0018n);
+    expect(typesOf(cpu, 'paging', high)).toEqual(['WT', 'WB', 'UC', 'WB', 'WB']);
   });
 });
 
