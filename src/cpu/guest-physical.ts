@@ -39,6 +39,8 @@ export interface ProbedPage extends GuestPhysicalPage {
   /** Flags that an access would have to set: none is, if there are no such flags. */
   readonly lacksAccessed: boolean;
   readonly lacksDirty: boolean;
+  /** Whether a write to the part of the page around the address is allowed by rights of its own. */
+  readonly allowsSubPage: boolean;
 }
 
 /** Paging structures of the hypervisor's own for some linear addresses: HLAT paging (SDM vol. 3A §5.5.1). */
@@ -59,6 +61,8 @@ export interface GuestPhysicalTranslation {
   readonly hlat: HlatPaging | undefined;
   /** Memory type of accesses to the second-level structures. */
   readonly structureType: number;
+  /** … and to tables of rights of parts of pages. */
+  readonly subPageTableType: number;
   /** What the last answer of true found. */
   readonly found: GuestPhysicalPage;
   /** Translates the address of a paging-structure entry; `writes`: to set accessed and dirty flags. */

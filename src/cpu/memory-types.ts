@@ -101,6 +101,7 @@ export function entryMemoryTypes(
       last = value;
       return isCachingDisabled(cpu) ? 'UC' : (NAMES[second?.structureType ?? 0] as MemoryTypeName);
     }
+    if (structure === 'SPP') return NAMES[second?.subPageTableType ?? 0] as MemoryTypeName;
     const pat = structurePat(cpu, reference);
     const restarts = isHlat && (value & BigInt(RESTART)) !== 0n;
     if (restarts) isHlat = false;

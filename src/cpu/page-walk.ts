@@ -72,7 +72,7 @@ export function walkPaging(
   LINEAR_ACCESS.structuresWritable = true;
   WALK.isHlat = false;
   const cr4 = w[CR4_LOW] as number;
-  if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes);
+  if ((cr4 & (1 << CR4.PAE)) === 0) return walk32(cpu, lo, writes, context);
   const root = addressOf(w[CR3_LOW] as number, w[CR3_LOW + 1] as number, PAGE_FRAME);
   if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return walkPae(cpu, lo, writes, context);
   const top = (cr4 & (1 << CR4.LA57)) !== 0 ? 5 : 4;
@@ -123,7 +123,7 @@ export function indexAt(level: number, lo: number, hi: number): number {
 
 /** An entry that a walk used. */
 export interface UsedEntry {
-  readonly structure: 'paging' | 'EPT';
+  readonly structure: 'paging' | 'EPT' | 'SPP';
   /** Physical address. */
   readonly address: number;
   readonly value: bigint;
@@ -164,8 +164,17 @@ function setFlags(cpu: Processor, at: number, entry: number, flags: number): boo
   return true;
 }
 
-/** What is known of a cached structure, beside RW and US: bits of its rights, and the level of its entries. */
-const Known = { ExecuteDisable: 1 << 3, Hlat: 1 << 4, NotWritable: 1 << 5, LevelShift: 6 } as const;
+/**
+ * What is known of a cached structure, beside RW and US: bits of its rights, and the level of its entries;
+ * `Narrow`: they are those of 32-bit paging.
+ */
+const Known = {
+  ExecuteDisable: 1 << 3,
+  Hlat: 1 << 4,
+  NotWritable: 1 << 5,
+  LevelShift: 6,
+  Narrow: 1 << 9,
+} as const;
 
 /** The cached structure that is nearest to the page, or −1. */
 function findStructure(
@@ -178,7 +187,9 @@ function findStructure(
 ): number {
   for (let level = 2; level <= top; level++) {
     const n = structures.find(level, lo, hi, context, second);
-    if (n >= 0 && (((structures.rights[n] as number) & Known.Hlat) !== 0) === WALK.isHlat) return n;
+    if (n < 0) continue;
+    const known = structures.rights[n] as number;
+    if ((known & Known.Narrow) === 0 && ((known & Known.Hlat) !== 0) === WALK.isHlat) return n;
   }
   return -1;
 }
@@ -312,8 +323,18 @@ function walkPae(cpu: Processor, lo: number, writes: boolean, context: number): 
 }
 
 /** 32-bit paging, with pages of 4 MBytes if CR4.PSE (SDM vol. 3A §5.3). */
-function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
-  const { memory } = cpu;
+function walk32(cpu: Processor, lo: number, writes: boolean, context: number): WalkResult {
+  const { memory, translations } = cpu;
+  const { structures } = translations;
+  const second = cpu.guestPhysical?.tag ?? LINEAR;
+  const keeps = translations.caching.keeps && PROBE.entries === undefined;
+  const cached = keeps ? structures.find(2, lo, 0, context, second) : -1;
+  const known = cached >= 0 ? (structures.rights[cached] as number) : 0;
+  if ((known & Known.Narrow) !== 0) {
+    WALK.usedCache = true;
+    if ((known & Known.NotWritable) !== 0) LINEAR_ACCESS.structuresWritable = false;
+    return walkTable32(cpu, lo, structures.tables[cached] as number, known & (RW | US), writes);
+  }
   const w = cpu.i32;
   const directory = ((w[CR3_LOW] as number) & PAGE_FRAME) >>> 0;
   const at = directory + 4 * (lo >>> 22);
@@ -329,14 +350,24 @@ function walk32(cpu: Processor, lo: number, writes: boolean): WalkResult {
     // INVLPG takes what is around it for 1 GByte with it.
     return leaf(cpu, at, entry, RW | US, false, PageRight.Huge, 0, writes);
   }
-  const tableAt = ((entry & PAGE_FRAME) >>> 0) + 4 * ((lo >>> 12) & 0x3ff);
   if (!setFlags(cpu, at, entry, A)) return 'raised';
-  const tablePhysical = entryAddress(cpu, tableAt);
-  if (tablePhysical < 0) return 'raised';
-  const page = memory.read32(tablePhysical) | 0;
+  const table = (entry & PAGE_FRAME) >>> 0;
+  if (keeps) {
+    const writable = LINEAR_ACCESS.structuresWritable ? 0 : Known.NotWritable;
+    structures.enter(2, lo, 0, context, second, table, (entry & (RW | US)) | writable | Known.Narrow);
+  }
+  return walkTable32(cpu, lo, table, entry & (RW | US), writes);
+}
+
+/** The page table of 32-bit paging at `table`; `rights`: RW and US of the entry that references it. */
+function walkTable32(cpu: Processor, lo: number, table: number, rights: number, writes: boolean): WalkResult {
+  const at = table + 4 * ((lo >>> 12) & 0x3ff);
+  const physical = entryAddress(cpu, at);
+  if (physical < 0) return 'raised';
+  const page = cpu.memory.read32(physical) | 0;
   if ((page & P) === 0) return fault(0);
   WALK.physical = (page & PAGE_FRAME) >>> 0;
-  return leaf(cpu, tableAt, page, entry & (RW | US), false, 0, 0, writes);
+  return leaf(cpu, at, page, rights, false, 0, 0, writes);
 }
 
 /** What came of loading PDPTEs: nothing is loaded if they are refused or the access has raised something. */

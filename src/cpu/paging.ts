@@ -160,8 +160,7 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
   if (!second.page(WALK.physical + (lo & (PAGE_SIZE - 1)), accessOf(need))) return -1;
   const rights = withFound(WALK.rights, second.found);
   WALK.rights = rights;
-  if (!second.found.hasSubPages)
-    cpu.translations.enter(lo, hi, context, second.tag, second.found.physical, rights);
+  cpu.translations.enter(lo, hi, context, second.tag, second.found.physical, rights);
   return enterFound(cpu, lo, hi, allowedAccesses(cpu, rights));
 }
 

@@ -17,6 +17,8 @@ export interface TranslationProbe {
   readonly rights: number;
   /** Parts of the page may have rights of their own. */
   readonly hasSubPages: boolean;
+  /** Whether that around the address may be written by them. */
+  readonly allowsSubPage: boolean;
   /** Flags of the second-level translation that an access, or a write, would have to set. */
   readonly lacksAccessed: boolean;
   readonly lacksDirty: boolean;
@@ -35,7 +37,14 @@ export function probeTranslation(cpu: Processor, lo: number, hi: number): Transl
 }
 
 function probe(cpu: Processor, lo: number, hi: number, entries: UsedEntry[]): TranslationProbe {
-  const none = { rights: 0, hasSubPages: false, lacksAccessed: false, lacksDirty: false, entries };
+  const none = {
+    rights: 0,
+    hasSubPages: false,
+    allowsSubPage: false,
+    lacksAccessed: false,
+    lacksDirty: false,
+    entries,
+  };
   let rights: number = PageRight.Unpaged;
   let page = (lo & -PAGE_SIZE) >>> 0;
   LINEAR_ACCESS.structuresWritable = true;
@@ -55,6 +64,7 @@ function probe(cpu: Processor, lo: number, hi: number, entries: UsedEntry[]): Tr
     physical: found.physical,
     rights: withFound(rights, found),
     hasSubPages: found.hasSubPages,
+    allowsSubPage: found.allowsSubPage,
     lacksAccessed: found.lacksAccessed,
     lacksDirty: found.lacksDirty,
     entries,

@@ -33,6 +33,8 @@ export class VmxCapabilities {
   readonly revision: number;
   /** Bytes, 1–4096. */
   readonly regionSize: number;
+  /** Memory type of accesses to VMCSs and what they reference: IA32_VMX_BASIC[53:50]. */
+  readonly structureType: number;
   /** Controls that must be 1 and controls that may be 1, by group. */
   readonly must1: Readonly<Record<ControlGroupName, bigint>>;
   readonly may1: Readonly<Record<ControlGroupName, bigint>>;
@@ -66,6 +68,7 @@ export class VmxCapabilities {
     this.masksLinearAddresses = bit(features.cr4Bits, CR4.LAM_SUP);
     this.revision = Number(bits(this.basic, 30, 0));
     this.regionSize = Number(bits(this.basic, 44, Basic.REGION_SIZE_LOW));
+    this.structureType = Number(bits(this.basic, 53, Basic.MEMORY_TYPE_LOW));
     const allowed = GROUPS.map((group) => [group, allowedSettings(group, msrs)] as const);
     this.must1 = Object.fromEntries(allowed.map(([g, a]) => [g, a.must1])) as Record<
       ControlGroupName,

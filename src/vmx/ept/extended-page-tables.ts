@@ -78,6 +78,10 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
     return this.settings.structureType;
   }
 
+  get subPageTableType(): number {
+    return this.p.capabilities.structureType;
+  }
+
   get hlat(): HlatPaging | undefined {
     return this.settings.hlat;
   }
@@ -141,6 +145,7 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
       denied: ACCESSES & ~allowedByWalk(settings, 0, isUser),
       shadowStackDenied: ACCESSES & ~allowedByWalk(settings, Kind.SupervisorShadowStack, isUser),
       hasSubPages: this.hasSubPages(),
+      allowsSubPage: this.hasSubPages() && this.lookUpSubPage(address, entries) === SubPage.Allowed,
       isApicAccess: EPT_WALK.physical - (address % PAGE_SIZE) === this.p.cpu.apicAccessPage,
       memoryType: (EPT_WALK.low >> MEMORY_TYPE_SHIFT) & 0xf,
       lacksAccessed: settings.accessedDirty && lacksFlags(memory, false),
@@ -170,23 +175,32 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   private access(address: number, kind: number, isUser: boolean): boolean {
     const { mappings, tag } = this;
     const page = pageNumber(address);
-    if (mappings.recall(page, tag) && this.allows(kind, isUser) && !this.hasToSetFlags(kind)) return true;
+    if (mappings.recall(page, tag) && !this.hasToSetFlags(kind)) {
+      if (this.allows(kind, isUser)) return true;
+      if (this.mayBeSubPageWrite(kind, isUser) && mappings.vectorAllows(page, address | 0)) return true;
+    }
     const lo = address | 0;
     const hi = Math.floor(address / TWO_32);
     const { settings, p } = this;
+    let byVector = false;
     const result = this.walk(lo, hi, kind, isUser);
     if (result === EptWalk.Misconfigured) return this.exits(misconfigurationExit(p, address));
     if (result !== EptWalk.Mapped) return this.violates(address, kind, result, false);
     if (!this.allows(kind, isUser)) {
-      const missing = kind & ACCESSES & ~allowedByWalk(settings, kind, isUser);
-      const eligible = missing === Access.Write && (kind & Kind.Entry) === 0 && this.hasSubPages();
-      if (!eligible) return this.violates(address, kind, result, missing === 0);
-      if (!this.subPageAllows(address, kind, lo, hi)) return false;
+      if (!this.mayBeSubPageWrite(kind, isUser)) {
+        const missing = kind & ACCESSES & ~allowedByWalk(settings, kind, isUser);
+        return this.violates(address, kind, result, missing === 0);
+      }
+      if (!this.subPageAllows(address, kind)) return false;
+      byVector = true;
     }
     if (settings.accessedDirty && !this.setFlags(address, kind)) return false;
     EPT_WALK.physical -= lo & (PAGE_SIZE - 1);
     EPT_WALK.isApicAccess = EPT_WALK.physical === p.cpu.apicAccessPage;
-    if (p.cpu.translations.caching.keeps) mappings.keep(page, tag);
+    if (p.cpu.translations.caching.keeps) {
+      mappings.keep(page, tag);
+      if (byVector) mappings.keepVector(page);
+    }
     return true;
   }
 
@@ -206,11 +220,27 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   private allows(kind: number, isUser: boolean): boolean {
     const { settings } = this;
     if ((kind & ACCESSES & ~allowedByWalk(settings, kind, isUser)) !== 0) return false;
-    const verifies =
-      settings.verifiesGuestPaging &&
+    return !this.failsVerification(kind);
+  }
+
+  private failsVerification(kind: number): boolean {
+    return (
+      this.settings.verifiesGuestPaging &&
       (kind & (Kind.Entry | Kind.Pdptes)) === 0 &&
-      (EPT_WALK.high & EptHighBit.VerifyGuestPaging) !== 0;
-    return !verifies || LINEAR_ACCESS.structuresWritable;
+      (EPT_WALK.high & EptHighBit.VerifyGuestPaging) !== 0 &&
+      !LINEAR_ACCESS.structuresWritable
+    );
+  }
+
+  /** Of an access that is not allowed: all that the last walk lacks is the right to write, and the page has sub-pages. */
+  private mayBeSubPageWrite(kind: number, isUser: boolean): boolean {
+    const missing = kind & ACCESSES & ~allowedByWalk(this.settings, kind, isUser);
+    return (
+      missing === Access.Write &&
+      (kind & Kind.Entry) === 0 &&
+      this.hasSubPages() &&
+      !this.failsVerification(kind)
+    );
   }
 
   private hasToSetFlags(kind: number): boolean {
@@ -235,10 +265,9 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   }
 
   /** A write that only the sub-page permissions may let through (SDM §31.3.4). */
-  private subPageAllows(address: number, kind: number, lo: number, hi: number): boolean {
-    const { p, settings } = this;
-    const pointer = Number(this.copy.quads[Field.sppTablePointer] as bigint);
-    switch (subPageAllows(p.cpu.memory, pointer, settings.reservedHigh, lo, hi)) {
+  private subPageAllows(address: number, kind: number): boolean {
+    const { p } = this;
+    switch (this.lookUpSubPage(address)) {
       case SubPage.Allowed:
         return true;
       case SubPage.Denied:
@@ -248,6 +277,13 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
       case SubPage.Misconfigured:
         return this.exits(subPageExit(p, address, false));
     }
+  }
+
+  private lookUpSubPage(address: number, entries?: UsedEntry[]): SubPage {
+    const pointer = Number(this.copy.quads[Field.sppTablePointer] as bigint);
+    const { reservedHigh } = this.settings;
+    const hi = Math.floor(address / TWO_32);
+    return subPageAllows(this.p.cpu.memory, pointer, reservedHigh, address | 0, hi, entries);
   }
 
   /** An EPT violation leaves no mapping of its address behind (SDM §31.4.3.1). */

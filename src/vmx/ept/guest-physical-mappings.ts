@@ -4,6 +4,7 @@
  */
 import { StructureCache } from '../../cpu/structure-cache.ts';
 import { EPT_WALK } from './ept-walk.ts';
+import { SUB_PAGE_VECTOR, vectorAllows } from './sub-page-permissions.ts';
 
 const ENTRIES = 1024;
 const EMPTY = -1;
@@ -18,6 +19,10 @@ export class GuestPhysicalMappings {
   private readonly high = new Int32Array(ENTRIES);
   private readonly level = new Uint8Array(ENTRIES);
   private readonly apicAccess = new Uint8Array(ENTRIES);
+  /** Sub-page vectors, and which pages have one. */
+  private readonly hasVector = new Uint8Array(ENTRIES);
+  private readonly vectorLow = new Int32Array(ENTRIES);
+  private readonly vectorHigh = new Int32Array(ENTRIES);
   private occupied = false;
   /** EPT paging-structure caches; the second-level tag is that of the mappings. */
   readonly structures = new StructureCache();
@@ -55,6 +60,23 @@ export class GuestPhysicalMappings {
     this.high[n] = EPT_WALK.high;
     this.level[n] = EPT_WALK.level;
     this.apicAccess[n] = EPT_WALK.isApicAccess ? 1 : 0;
+    this.hasVector[n] = 0;
+  }
+
+  /** Keeps the sub-page vector of the last look-up for page number `page`, which was kept. */
+  keepVector(page: number): void {
+    const n = this.place(page);
+    this.hasVector[n] = 1;
+    this.vectorLow[n] = SUB_PAGE_VECTOR.low;
+    this.vectorHigh[n] = SUB_PAGE_VECTOR.high;
+  }
+
+  /** Whether the mapping of page number `page`, which was recalled, has a vector that lets `lo` be written. */
+  vectorAllows(page: number, lo: number): boolean {
+    const n = this.place(page);
+    return (
+      this.hasVector[n] === 1 && vectorAllows(this.vectorLow[n] as number, this.vectorHigh[n] as number, lo)
+    );
   }
 
   /** Forgets what translates page number `page`, and the structures on the way to it. */

@@ -17,7 +17,7 @@ import type { VmxState } from '../vmx-state.ts';
 
 /** Who changed a structure. */
 export interface StructureChange {
-  readonly structure: 'paging' | 'EPT';
+  readonly structure: UsedEntry['structure'];
   /** Physical address of the entry. */
   readonly address: number;
   /** The entry when the translation was last right, if that was seen, and now. */
@@ -34,6 +34,7 @@ export interface StructureChange {
 export type StaleDifference =
   | 'page'
   | 'rights'
+  | 'sub-page permissions'
   | 'memory type'
   | 'accessed flag'
   | 'dirty flag'
@@ -63,7 +64,7 @@ const REPORTS_KEPT = 10_000;
 const WRITES = Access.Write * EVERY_CLASS;
 const FETCHES = Access.Fetch * EVERY_CLASS;
 /** Accessed and dirty flags, which processors change themselves. */
-const FLAGS = { paging: 0x60n, EPT: 0x300n } as const;
+const FLAGS = { paging: 0x60n, EPT: 0x300n, SPP: 0n } as const;
 const RIP = Register.RIP;
 
 /** When a page's translation was last right. */
@@ -182,9 +183,10 @@ export class ProcessorTranslations implements TranslationWatch {
       return 'APIC-access page';
     const unpaged = (fresh.rights & PageRight.Unpaged) !== 0;
     const allowed = unpaged ? ~deniedAccesses(fresh.rights) : allowedAccesses(this.cpu, fresh.rights);
-    // Sub-pages may allow a write, and are asked about each.
+    // Sub-pages may allow a write that nothing else does.
     const judged = fresh.hasSubPages ? need & ~WRITES : need;
     if ((allowed & judged) !== judged) return 'rights';
+    if ((allowed & need) !== need && !fresh.allowsSubPage) return 'sub-page permissions';
     if (((rights ^ fresh.rights) >> MEMORY_TYPE_SHIFT) & 0xf) return 'memory type';
     if (fresh.lacksAccessed) return 'accessed flag';
     if (fresh.lacksDirty && (need & WRITES) !== 0) return 'dirty flag';
@@ -233,8 +235,9 @@ export class ProcessorTranslations implements TranslationWatch {
       if (cpu.vpid !== 0) return { owed: 'INVVPID all-context after VMXON', sdm: '31.4.3.3' };
     }
     const moved = provenance !== undefined && provenance.eptp !== eptp;
-    const isApic = isSecond && difference === 'APIC-access page';
-    if (change?.structure === 'EPT' || (change === undefined && (moved || isApic))) {
+    const isOfSecond =
+      isSecond && (difference === 'APIC-access page' || difference === 'sub-page permissions');
+    if (change === undefined ? moved || isOfSecond : change.structure !== 'paging') {
       return { owed: `INVEPT single-context of EPTP ${hexadecimal(eptp)}`, sdm: '31.4.3.4' };
     }
     const page = hexadecimal(linear);

@@ -2,7 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import type { CachingPolicy } from '../../../src/cpu/caching-policy.ts';
 import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
+import type { Machine } from '../../../src/machine/machine.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
+import { assemble } from '../../support/assemble.ts';
 import { Ept, type EptGuestOptions, EptTables, eptGuest, GUEST } from '../../support/ept.ts';
 import { guestMachine, runToExit } from '../../support/guest.ts';
 
@@ -19,6 +21,7 @@ const VPID: ControlId[] = ['proc2.enableVpid'];
 const READS = `again: mov rax, [${LINEAR}]\nvmcall\njmp again`;
 
 interface Situation {
+  readonly machine: Machine;
   readonly cpu: LogicalProcessor;
   readonly memory: EptTables['memory'];
   readonly tables: EptTables | undefined;
@@ -56,7 +59,7 @@ function underEpt(options: EptGuestOptions = {}, code = READS, global = 0n): Sit
       options.prepare?.(t, m);
     },
   });
-  return { cpu, memory: machine.memory, tables, read: reader(cpu) };
+  return { machine, cpu, memory: machine.memory, tables, read: reader(cpu) };
 }
 
 /** A guest whose page tables are the hypervisor's own. */
@@ -73,7 +76,7 @@ function withoutEpt(
     setUp: ({ memory }) => prepare(memory, global),
   });
   const cpu = machine.cpu(0);
-  return { cpu, memory: machine.memory, tables: undefined, read: reader(cpu) };
+  return { machine, cpu, memory: machine.memory, tables: undefined, read: reader(cpu) };
 }
 
 const remap = ({ memory }: Situation) => memory.write64(TABLE, BigInt(NEW) | PRESENT);
@@ -321,6 +324,125 @@ describe('paging-structure caches', () => {
   });
 });
 
+describe('sub-page vectors', () => {
+  const SPP = 0x2b_0000;
+  /** Writes a sub-page and exits, over and over. */
+  const WRITES = `again: mov [${LINEAR + 0x80}], rbx\nvmcall\njmp again`;
+  const PAGE = Ept.R | Ept.X | Ept.WB | Ept.SubPages;
+
+  function underSpp(vector: bigint) {
+    const s = underEpt(
+      {
+        controls: [...VPID, 'proc2.subPageWritePermissionsForEpt'],
+        fields: { vpid: 7n, sppTablePointer: BigInt(SPP) },
+        detectStaleTranslations: true,
+        prepare: (tables, { memory }) => {
+          tables.map(OLD, OLD, PAGE);
+          for (const [at, index] of [0, 0, OLD >> 21].entries())
+            memory.write64(SPP + 0x1000 * at + 8 * index, BigInt(SPP + 0x1000 * (at + 1)) | 1n);
+          memory.write64(SPP + 0x3000 + 8 * ((OLD >> 12) & 0x1ff), vector);
+        },
+      },
+      WRITES,
+    );
+    return { ...s, vector: SPP + 0x3000 + 8 * ((OLD >> 12) & 0x1ff) };
+  }
+  const reports = (s: Situation) =>
+    s.machine.staleTranslations.map((r) => [r.difference, r.change?.structure, r.owed]);
+
+  it('let what they allowed be written until INVEPT, which is owed', () => {
+    const s = underSpp(4n);
+    expect(s.read()).toBe(0n);
+    s.cpu.store64(s.vector, 1n);
+    expect(s.read()).toBe(0n);
+    expect(reports(s)).toEqual([['sub-page permissions', 'SPP', 'INVEPT single-context of EPTP 38001EH']]);
+    invvpid(s, 1);
+    expect(s.read()).toBe(0n);
+    invept(s, 1);
+    expect(s.read()).toBe('exit 48');
+  });
+
+  it('go with their page, and deny nothing that is allowed by now', () => {
+    const added = underSpp(4n);
+    added.cpu.store64(added.vector, 1n);
+    expect(added.read()).toBe('exit 48');
+    added.cpu.store64(added.vector, 5n);
+    added.cpu.vmwrite('guestRip', BigInt(GUEST));
+    expect(added.read()).toBe(0n);
+    expect(reports(added)).toEqual([]);
+    const table = underSpp(4n);
+    table.read();
+    table.cpu.store64(SPP + 0x1000, 0n);
+    invept(table, 2);
+    expect(table.read()).toBe('exit 66');
+    expect(reports(table)).toEqual([]);
+  });
+
+  it('leave reads of their page to the combined mapping', () => {
+    const s = underEpt({
+      controls: [...VPID, 'proc2.subPageWritePermissionsForEpt'],
+      fields: { vpid: 7n, sppTablePointer: BigInt(SPP) },
+    });
+    s.tables?.map(OLD, OLD, PAGE);
+    expect(s.read()).toBe(1n);
+    remap(s);
+    expect(s.read()).toBe(1n);
+  });
+});
+
+describe('structures of 32-bit paging', () => {
+  const NARROW = 0x2b_0000;
+  const OTHER = 0x2b_2000;
+  const SEGMENT = { guestCsAccessRights: 0xc09bn };
+  const code = assemble(`mov eax, [${LINEAR}]\nvmcall\nmov eax, [${LINEAR + 0x1000}]\nvmcall`, 32, GUEST);
+
+  function narrow(): Situation {
+    const machine = guestMachine(code, {
+      controls: ['proc.activateSecondaryControls', ...VPID],
+      off: ['entry.ia32eModeGuest'],
+      fields: { vpid: 7n, guestCr4: 0x2010n, guestCr3: BigInt(NARROW), ...SEGMENT },
+      setUp: ({ memory }) => {
+        memory.write32(NARROW, 0x83);
+        memory.write32(NARROW + 4, (NARROW + 0x1000) | 3);
+        for (const [table, frame] of [
+          [NARROW + 0x1000, OLD],
+          [OTHER, NEW],
+        ] as const) {
+          memory.write32(table, frame | 3);
+          memory.write32(table + 4, frame | 3);
+        }
+        memory.write64(OLD, 1n);
+        memory.write64(NEW, 2n);
+      },
+    });
+    return {
+      cpu: machine.cpu(0),
+      machine,
+      memory: machine.memory,
+      tables: undefined,
+      read: reader(machine.cpu(0)),
+    };
+  }
+
+  it('lead to a page table although the entry for it has changed, until INVVPID', () => {
+    for (const invalidates of [false, true]) {
+      const s = narrow();
+      expect(s.read()).toBe(1n);
+      s.memory.write32(NARROW + 4, OTHER | 3);
+      if (invalidates) invvpid(s, 3);
+      expect(s.read()).toBe(invalidates ? 2n : 1n);
+    }
+  });
+
+  it('make no page fault that the present structures would not make', () => {
+    const s = narrow();
+    s.memory.write32(NARROW + 0x1004, 0);
+    s.read();
+    s.memory.write32(NARROW + 4, OTHER | 3);
+    expect(s.read()).toBe(2n);
+  });
+});
+
 it('keeps a mapping of its own for each PCID', () => {
   const code = `mov rax, [${LINEAR}]\nvmcall\nmov rcx, cr3\nor rcx, 5\nbts rcx, 63\nmov cr3, rcx\nmov rax, [${LINEAR}]\nvmcall\nxor rcx, 5\nmov cr3, rcx\nmov rax, [${LINEAR}]\nvmcall`;
   const machine = guestMachine(code, {
@@ -328,7 +450,13 @@ it('keeps a mapping of its own for each PCID', () => {
     fields: { vpid: 7n, guestCr4: 0x2_2020n },
     setUp: ({ memory }) => prepare(memory),
   });
-  const s = { cpu: machine.cpu(0), memory: machine.memory, tables: undefined, read: reader(machine.cpu(0)) };
+  const s = {
+    machine,
+    cpu: machine.cpu(0),
+    memory: machine.memory,
+    tables: undefined,
+    read: reader(machine.cpu(0)),
+  };
   expect(s.read()).toBe(1n);
   remap(s);
   // Another PCID has nothing; the first one still has its mapping, as the source's bit 63 asked for.
