@@ -1,6 +1,6 @@
 /** The examples of the README run as they stand. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -32,6 +32,19 @@ describe('README', () => {
       for (const text of EXPECTED[examples.indexOf(code)] ?? []) expect(stdout).toContain(text);
     } finally {
       rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('links to files that are there, in the package too', () => {
+    const { files } = JSON.parse(readFileSync(new URL('package.json', root), 'utf8')) as { files: string[] };
+    const links = [...readme.matchAll(/\]\(([^):]+)\)/g)].map((m) => m[1] as string);
+    expect(links).toContain('docs/deviations.md');
+    for (const link of links) {
+      expect(existsSync(new URL(link, root)), link).toBe(true);
+      expect(
+        files.some((file) => link === file || link.startsWith(`${file}/`)),
+        link,
+      ).toBe(true);
     }
   });
 
