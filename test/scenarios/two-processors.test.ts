@@ -6,6 +6,7 @@ import { runMachine } from '../../src/machine/run-machine.ts';
 import type { Interleaving } from '../../src/machine/scheduler.ts';
 import { fieldOf } from '../../src/vmcs/fields.ts';
 import { ApicRegister } from '../../src/vmx/apic/virtual-apic-page.ts';
+import type { HazardId } from '../../src/vmx/hazards/hazard-list.ts';
 import { runs } from '../properties/settings.ts';
 import { enterX2apic, loadApic, storeApic } from '../support/apic.ts';
 import { assemble } from '../support/assemble.ts';
@@ -186,29 +187,64 @@ describe('a VMCS that migrates from one processor to the other', () => {
     vmptrld [0x61010]; jbe failed
     mov eax, ${ENCODING}; mov ebx, 0x1234; vmwrite rax, rbx; jbe failed
     ${release} mov dword ptr [0x61200], 1; cli; w: hlt; jmp w; ${FAILED}`;
-  const reader = `${VMXON(1)} wait: pause; cmp dword ptr [0x61200], 0; je wait
-    vmptrld [0x61010]; jbe failed
+  const reader = (
+    take: string,
+    region = 1,
+  ) => `${VMXON(region)} wait: pause; cmp dword ptr [0x61200], 0; je wait
+    ${take} vmptrld [0x61010]; jbe failed
     mov eax, ${ENCODING}; vmread rbx, rax; jbe failed
     mov [0x61208], rbx; cli; r: hlt; jmp r; ${FAILED}`;
-  const migrate = (release: string, interleaving: Interleaving) => {
-    const machine = hosts([writer(release), reader], interleaving);
+  const migrate = (release: string, interleaving: Interleaving, take = '', region = 1) => {
+    const machine = hosts([writer(release), reader(take, region)], interleaving);
     expect(runMachine(machine, 50_000)?.kind).toBe('halted');
-    expect(machine.memory.read32(0x6_1100)).toBe(0);
     return { machine, hazards: machine.hazards.map((h) => h.id) };
   };
+  const CLEAR = 'vmclear [0x61010]; jbe failed;';
 
   it('keeps what was written, without a hazard, whatever the interleaving', () => {
     fc.assert(
       fc.property(fc.nat(), fc.integer({ min: 1, max: 100 }), (seed, quantum) => {
-        const { machine, hazards } = migrate('vmclear [0x61010]; jbe failed;', { seed, quantum });
+        const { machine, hazards } = migrate(CLEAR, { seed, quantum });
+        expect(machine.memory.read32(0x6_1100)).toBe(0);
         expect([machine.memory.read32(0x6_1208), hazards]).toEqual([0x1234, []]);
       }),
       runs(10),
     );
   });
 
-  it('without VMCLEAR is reported as a hazard', () => {
-    const { hazards } = migrate('', { quantum: 10 });
-    expect(hazards).toContain('vmcs.active-elsewhere');
+  const DATA = 'mov esi, 0x61010; mov rsi, [rsi];';
+  it.each<[string, readonly HazardId[], Parameters<typeof migrate>[0], string, number]>([
+    ['without VMCLEAR', ['vmcs.active-elsewhere'], '', '', 1],
+    ['with VMCLEAR by the new processor', ['vmcs.vmclear-elsewhere'], '', CLEAR, 1],
+    [
+      'after VMXOFF without VMCLEAR',
+      ['vmcs.left-active', 'vmcs.corrupted-use'],
+      'vmxoff; jbe failed;',
+      '',
+      1,
+    ],
+    [
+      'while software looks into it',
+      ['vmcs.memory-read', 'vmcs.active-elsewhere'],
+      '',
+      `${DATA} mov eax, [rsi + 0x40];`,
+      1,
+    ],
+    [
+      'while software stores into it',
+      ['vmcs.memory-write', 'vmcs.active-elsewhere'],
+      '',
+      `${DATA} mov [rsi + 0x40], eax;`,
+      1,
+    ],
+    ['with one VMXON region for both', ['vmxon.region-shared'], CLEAR, '', 0],
+  ])('%s is reported as a hazard, whatever the interleaving', (_, ids, release, take, region) => {
+    fc.assert(
+      fc.property(fc.nat(), fc.integer({ min: 1, max: 100 }), (seed, quantum) => {
+        const { hazards } = migrate(release, { seed, quantum }, take, region);
+        expect(hazards.filter((id) => ids.includes(id))).toEqual(ids);
+      }),
+      runs(3),
+    );
   });
 });
