@@ -2,8 +2,12 @@
  * User interrupts (SDM vol. 3A chapter 9): recognition and delivery at CPL 3 in 64-bit mode, and what the
  * processor does instead of delivering an ordinary interrupt that is a notification.
  */
+
 import { isCanonicalPair, linearise } from './addressing.ts';
 import { Attention } from './attention.ts';
+import { awaitEndbranch } from './cet/branch-tracking.ts';
+import { Enforcement } from './cet/enforcement.ts';
+import { pushReturnAddress } from './cet/shadow-stack.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { materialise } from './flags.ts';
 import { Segment } from './instruction.ts';
@@ -85,8 +89,9 @@ export function deliverUserInterrupt(cpu: Processor): boolean {
     pushAt(cpu, top - 16n, BigInt(repeating ? flags | RF : flags)) &&
     pushAt(cpu, top - 24n, quads[RIP] as bigint) &&
     pushAt(cpu, top - 32n, BigInt(vector));
+  const follows = pushed && (!hasShadowStack(cpu) || pushReturnAddress(cpu, 64));
   w[DELIVERY] = 0;
-  if (!pushed) return false;
+  if (!follows) return false;
   const word = REQUESTS + (vector >>> 5);
   w[word] = (w[word] as number) & ~(1 << (vector & 31));
   recogniseUserInterrupts(cpu);
@@ -95,9 +100,14 @@ export function deliverUserInterrupt(cpu: Processor): boolean {
   w[BLOCKING_BY_STI] = 0;
   quads[RSP] = BigInt.asUintN(64, top - 32n);
   quads[RIP] = quads[IA32_UINTR_HANDLER] as bigint;
+  awaitEndbranch(cpu);
   cpu.stateChanged();
   cpu.requestAttention();
   return true;
+}
+
+function hasShadowStack(cpu: Processor): boolean {
+  return (cpu.enforcement & Enforcement.ShadowStack) !== 0;
 }
 
 function highestVector(low: number, high: number): number {

@@ -9,7 +9,7 @@ import { load } from '../memory-access.ts';
 import { Mode } from '../mode.ts';
 import type { Processor } from '../processor.ts';
 import { CR4, Register } from '../registers.ts';
-import { CetBit, ControlProtection, controlsAt, Enforcement } from './enforcement.ts';
+import { CetBit, ControlProtection, cetControls, controlsAt, Enforcement } from './enforcement.ts';
 
 const { RIP, linear: LINEAR, stackItem: ITEM } = Register;
 const CS_BASE = Register['CS.base'];
@@ -37,6 +37,20 @@ export function awaitEndbranch(cpu: Processor): void {
   if ((cpu.enforcement & Enforcement.Endbranch) === 0) return;
   const controls = cpu.i32[controlsAt(cpu.cpl)] as number;
   setTracker(cpu, (controls & ~CetBit.SUPPRESS) | CetBit.TRACKER);
+}
+
+/** FRED delivery: the supervisor tracker does not wait for an ENDBRANCH. */
+export function endWaiting(cpu: Processor): void {
+  const at = controlsAt(0);
+  const controls = cpu.i32[at] as number;
+  if ((cetControls(cpu, 0) & CetBit.ENDBR_EN) !== 0) cpu.i32[at] = controls & ~CetBit.TRACKER;
+  cpu.updateEnforcement();
+}
+
+/** ERETS to code after an indirect branch: the tracker waits again, unless it is suppressed. */
+export function waitAgain(cpu: Processor): void {
+  if ((cpu.enforcement & Enforcement.Tracking) === 0) return;
+  setTracker(cpu, (cpu.i32[controlsAt(0)] as number) | CetBit.TRACKER);
 }
 
 /** An ENDBRANCH of the mode that executes, wherever it stands. */

@@ -3,6 +3,7 @@
  * return address and SSP, and the busy tokens of supervisor shadow stacks. What comes of a transfer is kept
  * until {@link adoptShadowStack}, which follows the last fault.
  */
+import { isCanonical } from '../../bits/address.ts';
 import { isCanonicalPair } from '../addressing.ts';
 import { raiseWithCode, Vector } from '../exceptions.ts';
 import { loadLinear } from '../memory-access.ts';
@@ -13,7 +14,7 @@ import { AccessClass } from '../tlb.ts';
 import { ControlProtection, cetControls, Enforcement, hasShadowStack } from './enforcement.ts';
 import { exchangeToken, loadShadow, shadowStackClass, storeShadow, TokenExchange } from './shadow-stack.ts';
 
-const { SSP, IA32_PL0_SSP, IA32_PL3_SSP, stackItem: ITEM } = Register;
+const { SSP, IA32_PL0_SSP, IA32_PL3_SSP, IA32_FRED_SSP1, returnAddress: RETURN, stackItem: ITEM } = Register;
 const CS_SELECTOR = Register['CS.selector'];
 const CS_BASE = Register['CS.base'];
 const TABLE = Register.IA32_INTERRUPT_SSP_TABLE_ADDR;
@@ -64,19 +65,20 @@ function linearReturnAddress(cpu: Processor, rip: bigint): bigint {
   return cpu.mode === Mode.Bit64 ? rip : BigInt.asUintN(32, (cpu.quads[CS_BASE] as bigint) + rip);
 }
 
-/** Pushes CS, the linear address of the offset in slot `returnAddress`, and `oldSsp` below `ssp`. */
+/** Pushes `cs`, the linear address of the offset in slot `returnAddress`, and SSP below `ssp`. */
 function pushFrame(
   cpu: Processor,
   ssp: bigint,
-  oldSsp: bigint,
   returnAddress: number,
   as: AccessClass,
   wide: boolean,
+  cs: bigint,
 ): boolean {
   const { quads } = cpu;
+  const oldSsp = quads[SSP] as bigint;
   const lip = linearReturnAddress(cpu, quads[returnAddress] as bigint);
   const pushed =
-    storeShadow(cpu, ssp - 8n, (quads[CS_SELECTOR] as bigint) & 0xffffn, 8, as, wide) &&
+    storeShadow(cpu, ssp - 8n, cs, 8, as, wide) &&
     storeShadow(cpu, ssp - 16n, lip, 8, as, wide) &&
     storeShadow(cpu, ssp - 24n, oldSsp, 8, as, wide);
   if (pushed) after.ssp = BigInt.asUintN(wide ? 64 : 32, ssp - FRAME_BYTES);
@@ -90,9 +92,15 @@ function pushAligned(
   returnAddress: number,
   as: AccessClass,
   wide: boolean,
+  cs: bigint,
 ): boolean {
   if (!storeShadow(cpu, ssp - 4n, 0n, 4, as, wide)) return false;
-  return pushFrame(cpu, ssp & ~7n, cpu.quads[SSP] as bigint, returnAddress, as, wide);
+  return pushFrame(cpu, ssp & ~7n, returnAddress, as, wide, cs);
+}
+
+/** The selector in CS, as frames have it. */
+function codeSelector(cpu: Processor): bigint {
+  return (cpu.quads[CS_SELECTOR] as bigint) & 0xffffn;
 }
 
 /**
@@ -103,7 +111,8 @@ export function callOnShadowStack(cpu: Processor, wide: boolean, returnAddress: 
   begin();
   if ((cpu.enforcement & Enforcement.ShadowStack) === 0) return true;
   if (!suitsTarget(cpu, wide)) return false;
-  return pushAligned(cpu, cpu.quads[SSP] as bigint, returnAddress, shadowStackClass(cpu.cpl), wide);
+  const ssp = cpu.quads[SSP] as bigint;
+  return pushAligned(cpu, ssp, returnAddress, shadowStackClass(cpu.cpl), wide, codeSelector(cpu));
 }
 
 /** Whether SSP suits the code that a far branch at the CPL leads to: below 4 GBytes unless that is 64-bit code. */
@@ -154,7 +163,7 @@ export function switchShadowStack(
   if (!acquire(cpu, ssp, SupervisorShadowStack, wide)) return false;
   after.ssp = ssp;
   if (fromUser) return true;
-  return pushFrame(cpu, ssp, quads[SSP] as bigint, returnAddress, SupervisorShadowStack, wide);
+  return pushFrame(cpu, ssp, returnAddress, SupervisorShadowStack, wide, codeSelector(cpu));
 }
 
 /** Events that stay at the CPL but change stacks by `ist`: to 64-bit code, with the shadow stack of the table. */
@@ -165,7 +174,57 @@ export function switchInterruptShadowStack(cpu: Processor, ist: number, returnAd
   const ssp = cpu.quads[ITEM] as bigint;
   const as = shadowStackClass(cpu.cpl);
   if (!acquire(cpu, ssp, as, true)) return false;
-  return pushAligned(cpu, ssp, returnAddress, as, true);
+  return pushAligned(cpu, ssp, returnAddress, as, true, codeSelector(cpu));
+}
+
+/**
+ * FRED delivery to the shadow stack of stack level `level`: without tokens, and with a frame for events at CPL
+ * 0 that has `cs`, the image of CS in the other frame. `changes`: another level than that of SSP.
+ */
+export function deliverOnShadowStack(cpu: Processor, level: number, changes: boolean, cs: bigint): boolean {
+  begin();
+  const { quads } = cpu;
+  const ofLevel = quads[level === 0 ? IA32_PL0_SSP : IA32_FRED_SSP1 + level - 1] as bigint;
+  if (cpu.cpl === 3) {
+    if ((cpu.enforcement & Enforcement.ShadowStack) !== 0) after.userSsp = userShadowStackPointer(cpu);
+    if (hasShadowStack(cpu, 0)) after.ssp = ofLevel;
+    return true;
+  }
+  if ((cpu.enforcement & Enforcement.ShadowStack) === 0) return true;
+  if (changes) return pushFrame(cpu, ofLevel, RETURN, SupervisorShadowStack, true, cs);
+  return pushAligned(cpu, quads[SSP] as bigint, RETURN, SupervisorShadowStack, true, cs);
+}
+
+/** ERETS: `cs` and `rip` are those of the frame; `leaves`, the stack level that it leaves, or −1. */
+export function returnToSupervisorShadowStack(
+  cpu: Processor,
+  cs: bigint,
+  rip: bigint,
+  leaves: number,
+): boolean {
+  begin();
+  const { quads } = cpu;
+  if ((cpu.enforcement & Enforcement.ShadowStack) === 0) return true;
+  const ssp = quads[SSP] as bigint;
+  if ((ssp & 7n) !== 0n) return violates(cpu);
+  if (!matchFrame(cpu, cs, rip)) return false;
+  after.ssp = quads[ITEM] as bigint;
+  if (!isCanonical(after.ssp, cpu.features.linearAddressBits)) return refuse(cpu);
+  // A level is left as it was entered. None is below level 0.
+  return leaves < 0 || ssp + FRAME_BYTES === quads[IA32_FRED_SSP1 + leaves - 1] || violates(cpu);
+}
+
+/** ERETU, to 64-bit code if `wide`, from the shadow stack of stack level 0, on which nothing is left. */
+export function returnToUserShadowStack(cpu: Processor, wide: boolean): boolean {
+  begin();
+  const { quads } = cpu;
+  const user = quads[IA32_PL3_SSP] as bigint;
+  const hasUser = hasShadowStack(cpu, 3);
+  if (hasUser && !wide && user >> ABOVE_4_GBYTES !== 0n) return refuse(cpu);
+  const supervised = (cpu.enforcement & Enforcement.ShadowStack) !== 0;
+  if (supervised && quads[SSP] !== quads[IA32_PL0_SSP]) return violates(cpu);
+  if (hasUser) after.ssp = user;
+  return true;
 }
 
 /** Clears the busy bit of the token at `ssp`, if it is one. */
@@ -175,7 +234,7 @@ function release(cpu: Processor, ssp: bigint, as: AccessClass): boolean {
 }
 
 /** SSP that a return finds in the frame on the shadow stack; its CS and linear address have to be these. */
-function matchFrame(cpu: Processor, selector: number, lip: bigint): boolean {
+function matchFrame(cpu: Processor, selector: bigint, lip: bigint): boolean {
   const { quads } = cpu;
   const ssp = quads[SSP] as bigint;
   const as = shadowStackClass(cpu.cpl);
@@ -185,7 +244,7 @@ function matchFrame(cpu: Processor, selector: number, lip: bigint): boolean {
   if (!loadShadow(cpu, ssp + 8n, 8, as, wide)) return false;
   const address = quads[ITEM];
   if (!loadShadow(cpu, ssp, 8, as, wide)) return false;
-  const matches = cs === BigInt(selector) && address === lip && ((quads[ITEM] as bigint) & 3n) === 0n;
+  const matches = cs === selector && address === lip && ((quads[ITEM] as bigint) & 3n) === 0n;
   return matches || violates(cpu);
 }
 
@@ -217,7 +276,7 @@ export function returnOnShadowStack(
   const ssp = quads[SSP] as bigint;
   if (enabled && (ssp & 7n) !== 0n) return violates(cpu);
   const hasFrame = enabled && !(outwards && cpl === 3);
-  if (hasFrame && !matchFrame(cpu, selector, lip)) return false;
+  if (hasFrame && !matchFrame(cpu, BigInt(selector), lip)) return false;
   const old = hasFrame ? ssp + FRAME_BYTES : ssp;
   if (hasFrame) after.ssp = quads[ITEM];
   else if (outwards && hasShadowStack(cpu, cpl)) after.ssp = quads[IA32_PL3_SSP];

@@ -91,7 +91,7 @@ export function storeLocked(cpu: Processor, value: bigint, as: AccessClass): boo
   return storeAs(cpu, ITEM_BYTES, 8, as);
 }
 
-/** Near CALL: pushes RIP, which is the return address, as an item of 8 bytes with 64-bit operands, of 4 otherwise. */
+/** Near CALL and user interrupts: pushes RIP, which is the return address, as an item of 8 bytes with 64-bit operands, of 4 otherwise. */
 export function pushReturnAddress(cpu: Processor, operandBits: number): boolean {
   const { quads } = cpu;
   const wide = cpu.mode === Mode.Bit64;
@@ -103,14 +103,19 @@ export function pushReturnAddress(cpu: Processor, operandBits: number): boolean 
   return true;
 }
 
-/** Near RET: whether the return address in slot `popped` is that on the shadow stack, which stays there; #CP if not. */
-export function matchesReturnAddress(cpu: Processor, operandBits: number, popped: number): boolean {
+/** Near RET and UIRET: whether the return address in slot `popped` is that on the shadow stack, which stays there; #CP if not. */
+export function matchesReturnAddress(
+  cpu: Processor,
+  operandBits: number,
+  popped: number,
+  errorCode: number = ControlProtection.NearRet,
+): boolean {
   const { quads } = cpu;
   const bytes = operandBits === 64 ? 8 : 4;
   const wide = cpu.mode === Mode.Bit64;
   if (!loadShadow(cpu, quads[SSP] as bigint, bytes, shadowStackClass(cpu.cpl), wide)) return false;
   if (quads[ITEM] === quads[popped]) return true;
-  raiseWithCode(cpu, Vector.CP, ControlProtection.NearRet);
+  raiseWithCode(cpu, Vector.CP, errorCode);
   return false;
 }
 

@@ -3,6 +3,9 @@
  * CPL 0, a stack chosen by stack level, and a frame of 64 bytes that says what the event is. The event is
  * in the slots `originalEvent…`; after a fault no register has changed but the temporaries.
  */
+import { endWaiting } from '../cet/branch-tracking.ts';
+import { Enforcement } from '../cet/enforcement.ts';
+import { adoptShadowStack, deliverOnShadowStack } from '../cet/shadow-stack-transfer.ts';
 import { EventType, eventType, eventVector, HAS_ERROR_CODE, isNested } from '../event.ts';
 import { Vector } from '../exceptions.ts';
 import { materialise } from '../flags.ts';
@@ -42,8 +45,9 @@ const PAGE = ~0xfff;
 const ENTRY_AT_CPL0 = 256;
 const FRAME_ALIGNMENT = 64;
 
-/** The CS image: stack level (SDM vol. 3A chapter 8). */
+/** The CS image: stack level, and whether an ENDBRANCH was waited for (SDM vol. 3A chapter 8). */
 const LEVEL_IN_CS = 16;
+const WAITING_IN_CS = 1 << 18;
 /** The SS image; bits 63:32 are the event information. */
 const BLOCKING_BY_STI = 1 << 16;
 const BY_SYSTEM_CALL_OR_INT_N = 1 << 17;
@@ -83,11 +87,14 @@ export function deliverThroughFred(cpu: Processor): boolean {
     const at = STACKS + 2 * newLevel;
     stack.flat(cpu, w[at] as number, w[at + 1] as number, 0, w[EXTERNAL] as number);
   } else belowRedzone(cpu, config & REDZONE);
-  if (!pushFrame(cpu, event, level)) return false;
+  const cs = csImage(cpu, level);
+  if (!pushFrame(cpu, event, cs)) return false;
+  if (!deliverOnShadowStack(cpu, newLevel, newLevel > level, BigInt(cs))) return false;
+  adoptShadowStack(cpu);
   if (fromUser) {
-    const cs = (w[STAR_HIGH] as number) & 0xfffc;
-    setFlatSegment(cpu, Segment.CS, cs, CODE_64);
-    setFlatSegment(cpu, Segment.SS, cs + 8, DATA);
+    const kernel = (w[STAR_HIGH] as number) & 0xfffc;
+    setFlatSegment(cpu, Segment.CS, kernel, CODE_64);
+    setFlatSegment(cpu, Segment.SS, kernel + 8, DATA);
     exchangeGsBases(cpu);
   }
   writeFlags(cpu, ALL_FLAGS, 0);
@@ -95,6 +102,7 @@ export function deliverThroughFred(cpu: Processor): boolean {
   w[RIP] = (config & PAGE) | (fromUser ? 0 : ENTRY_AT_CPL0);
   w[RIP + 1] = w[CONFIG + 1] as number;
   w[CONFIG] = (config & ~CURRENT_LEVEL) | newLevel;
+  endWaiting(cpu);
   cpu.stateChanged();
   return true;
 }
@@ -120,7 +128,12 @@ function belowRedzone(cpu: Processor, redzone: number): void {
   stack.flat(cpu, (low - redzone) & -FRAME_ALIGNMENT, high, 0, w[EXTERNAL] as number);
 }
 
-function pushFrame(cpu: Processor, event: number, level: number): boolean {
+function csImage(cpu: Processor, level: number): number {
+  const waits = cpu.cpl === 0 && (cpu.enforcement & Enforcement.Waiting) !== 0;
+  return selectorOf(cpu, Segment.CS) | (level << LEVEL_IN_CS) | (waits ? WAITING_IN_CS : 0);
+}
+
+function pushFrame(cpu: Processor, event: number, cs: number): boolean {
   const w = cpu.i32;
   const flags = materialise(cpu) | (w[EVENT_FLAGS] as number);
   const code = (event & HAS_ERROR_CODE) !== 0 ? (w[EVENT_CODE] as number) : 0;
@@ -130,7 +143,7 @@ function pushFrame(cpu: Processor, event: number, level: number): boolean {
     stack.push(cpu, ssImage(cpu, event), informationOf(cpu, event), 8) &&
     stack.push(cpu, w[RSP] as number, w[RSP + 1] as number, 8) &&
     stack.push(cpu, flags, 0, 8) &&
-    stack.push(cpu, selectorOf(cpu, Segment.CS) | (level << LEVEL_IN_CS), 0, 8) &&
+    stack.push(cpu, cs, 0, 8) &&
     stack.push(cpu, w[RETURN] as number, w[RETURN + 1] as number, 8) &&
     stack.push(cpu, code, 0, 8)
   );

@@ -1,6 +1,12 @@
 /** ERETS and ERETU (SDM vol. 3A chapter 8; vol. 2A): returns from events that FRED delivered. After a fault nothing has changed. */
 import { isCanonicalPair } from '../addressing.ts';
 import { Attention } from '../attention.ts';
+import { waitAgain } from '../cet/branch-tracking.ts';
+import {
+  adoptShadowStack,
+  returnToSupervisorShadowStack,
+  returnToUserShadowStack,
+} from '../cet/shadow-stack-transfer.ts';
 import { checkOffset, checkReturnCode, isCode64, setRip } from '../code-target.ts';
 import { Descriptor, markAccessed } from '../descriptor.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
@@ -37,6 +43,7 @@ const CURRENT_LEVEL = 3;
 /** Parts of the images of CS and SS in the frame (event-delivery.ts). */
 const SELECTOR = 0xffff;
 const LEVEL_IN_CS = 16;
+const WAITING_IN_CS = 1 << 18;
 const RESERVED_IN_CS = ~0x7_ffff;
 const STI_IN_SS = 1 << 16;
 const SYSTEM_CALL_IN_SS = 1 << 17;
@@ -132,7 +139,13 @@ export const returnToSupervisor: Execute = (cpu) => {
     flagsAreValid(VM) &&
     (frame.ss & (SELECTOR | RESERVED_IN_SS)) === selectorOf(cpu, Segment.SS);
   if (!valid) return raiseWithCode(cpu, Vector.GP, 0);
-  const level = Math.min((w[CONFIG] as number) & CURRENT_LEVEL, (frame.cs >> LEVEL_IN_CS) & 3);
+  const current = (w[CONFIG] as number) & CURRENT_LEVEL;
+  const level = Math.min(current, (frame.cs >> LEVEL_IN_CS) & 3);
+  const rip = (BigInt(frame.ipHigh >>> 0) << 32n) | BigInt(frame.ip >>> 0);
+  if (!returnToSupervisorShadowStack(cpu, BigInt(frame.cs), rip, level < current ? current : -1))
+    return Next.Fault;
+  adoptShadowStack(cpu);
+  if ((frame.cs & WAITING_IN_CS) !== 0) waitAgain(cpu);
   if ((frame.ss & STI_IN_SS) !== 0 && (frame.flags & IF) !== 0) {
     w[BLOCKING_BY_STI] = 1;
     keepBlockingBySti(cpu);
@@ -157,11 +170,14 @@ export const returnToUser: Execute = (cpu) => {
   const ss = frame.ss & SELECTOR;
   const star = (w[STAR_HIGH] as number) >>> 16;
   const flatStack = ss === ((star + 8) & SELECTOR);
-  if (flatStack && frame.cs === ((star + 16) & SELECTOR)) enterFlat(cpu, USER_CODE_64);
-  else if (flatStack && frame.cs === star) {
-    truncate();
-    enterFlat(cpu, USER_CODE_32);
+  const flat64 = flatStack && frame.cs === ((star + 16) & SELECTOR);
+  const flat32 = flatStack && frame.cs === star;
+  if (flat64 || flat32) {
+    if (flat32) truncate();
+    if (!returnToUserShadowStack(cpu, flat64)) return Next.Fault;
+    enterFlat(cpu, flat64 ? USER_CODE_64 : USER_CODE_32);
   } else if (!enterByDescriptors(cpu, ss)) return Next.Fault;
+  adoptShadowStack(cpu);
   exchangeGsBases(cpu);
   return restore(cpu, 0);
 };
@@ -183,6 +199,7 @@ function enterByDescriptors(cpu: Processor, ss: number): boolean {
     return false;
   if (!isCode64(cpu, code)) truncate();
   if (!checkOffset(cpu, code, frame.ip, frame.ipHigh) || !markAccessed(cpu, code)) return false;
+  if (!returnToUserShadowStack(cpu, isCode64(cpu, code))) return false;
   setCodeSegment(cpu, frame.cs, 3, code);
   setReturnStack(cpu, ss, 3, stackSegment);
   return true;

@@ -1,6 +1,8 @@
 /** User interrupts (SDM vol. 2: UIRET, TESTUI, CLUI, STUI, SENDUIPI). */
 import { isCanonicalPair } from '../addressing.ts';
 import { Attention } from '../attention.ts';
+import { ControlProtection, Enforcement } from '../cet/enforcement.ts';
+import { matchesReturnAddress, releaseShadow } from '../cet/shadow-stack.ts';
 import { setRip } from '../code-target.ts';
 import { raise, raiseWithCode, Vector } from '../exceptions.ts';
 import { replaceFlags } from '../flags.ts';
@@ -14,7 +16,7 @@ import { writeFlags } from '../rflags.ts';
 import { loadStack, setStackPointer } from '../stack.ts';
 import { areUserInterruptsEnabled, mayModify } from '../user-interrupts.ts';
 
-const { T0 } = Register;
+const { T0, T1 } = Register;
 const UIF = 2 * Register.UIF;
 const MONITOR_ARMED = 2 * Register.monitorArmed;
 const ITEM = 2 * T0;
@@ -60,6 +62,15 @@ const stui: Execute = (cpu) => {
   return Next.Sequential;
 };
 
+/** Whether the shadow stack has the return address too, which leaves it then; RSP stays in its temporary. */
+function popShadowStack(cpu: Processor, lo: number, hi: number): boolean {
+  cpu.i32[2 * T1] = lo;
+  cpu.i32[2 * T1 + 1] = hi;
+  if (!matchesReturnAddress(cpu, 64, T1, ControlProtection.FarRetOrIret)) return false;
+  releaseShadow(cpu, 8);
+  return true;
+}
+
 /** RIP, RFLAGS and RSP from the stack. */
 const uiret: Execute = (cpu) => {
   const w = cpu.i32;
@@ -70,6 +81,8 @@ const uiret: Execute = (cpu) => {
   const flags = w[ITEM] as number;
   if (!loadStack(cpu, 16, 8 * T0, 8)) return Next.Fault;
   if (!isCanonicalPair(cpu, ripHigh)) return raiseWithCode(cpu, Vector.GP, 0);
+  if ((cpu.enforcement & Enforcement.ShadowStack) !== 0 && !popShadowStack(cpu, ripLow, ripHigh))
+    return Next.Fault;
   setRip(cpu, ripLow, ripHigh);
   setStackPointer(cpu, w[ITEM] as number, w[ITEM + 1] as number);
   keepResumeFlag(cpu);
