@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
+import { DATA, Ept, type EptGuestOptions, eptGuest, FRAME } from '../../support/ept.ts';
 import { exitFields, GUEST, runToExit } from '../../support/guest.ts';
 import { eventGuest, eventId } from '../../support/guest-events.ts';
 import type { FieldValues } from '../../support/legal-vmcs.ts';
@@ -102,6 +103,28 @@ describe('NMI unblocking due to IRET (SDM §28.3, §30.1, §30.2.3)', () => {
     const cpu = iret([], { exceptionBitmap: 1n << 8n });
     runToExit(cpu);
     expect(look(cpu)).toMatchObject({ event: eventId(3, 8, 1), interruptibility: 0n, original: 0n });
+  });
+
+  it('is reported where the page-modification log is full, not where EPT is misconfigured', () => {
+    const iretOn = (options: EptGuestOptions) => {
+      // The first store takes the last entry of the log.
+      const guest = eptGuest(`mov [${DATA + 0x1000}], rax\niretq`, {
+        ...options,
+        fields: { guestInterruptibilityState: NMI, guestRsp: BigInt(DATA), ...options.fields },
+      });
+      runToExit(guest.cpu);
+      const names = ['exitReason', 'exitQualification', 'guestRip', 'guestInterruptibilityState'] as const;
+      return exitFields(guest.cpu, ...names);
+    };
+    const atIret = { guestRip: BigInt(GUEST + 10), guestInterruptibilityState: 0n };
+    const full = iretOn({
+      controls: ['proc2.enablePml'],
+      eptpFlags: 0x40n,
+      fields: { pmlAddress: 0x28_0000n, pmlIndex: 3n },
+    });
+    expect(full).toEqual({ exitReason: 62n, exitQualification: UNBLOCKING, ...atIret });
+    const misconfigured = iretOn({ prepare: (tables) => tables.map(DATA, FRAME, Ept.W) });
+    expect(misconfigured).toEqual({ exitReason: 49n, exitQualification: 0n, ...atIret });
   });
 
   it('is not reported by later exits', () => {
