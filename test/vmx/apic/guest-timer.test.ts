@@ -141,6 +141,26 @@ describe('the guest timer (SDM §28.5.10)', () => {
     expect(bitsOf(machine.memory, IRR)).toEqual([VECTOR]);
   });
 
+  it.each([
+    ['TPAUSE', '.byte 0x66, 0x0f, 0xae, 0xf6'],
+    ['UMWAIT', '.byte 0xf2, 0x0f, 0xae, 0xf6'],
+  ])(
+    'in %s: its time has come, and the guest goes on, also if the TPR holds the interrupt back',
+    (_, wait) => {
+      const code = `mov rax, 0x60000\n.byte 0xf3, 0x0f, 0xae, 0xf0\nmov edx, 1\nxor esi, esi\n${wait}\nmov ebx, 1\nhlt`;
+      const controls = ['proc2.enableUserWaitAndPause'] as const;
+      const machine = guest(code, { guestDeadline: 5000n }, controls, (m) =>
+        m.memory.write8(APIC_PAGE + TPR, 0x60),
+      );
+      const cpu = machine.cpu(0);
+      cpu.run(8);
+      expect([cpu.get('RBX'), cpu.get('R15')]).toEqual([1n, 0n]);
+      const tsc = cpu.get('IA32_TIME_STAMP_COUNTER');
+      expect([tsc >= 5000n, tsc < 5010n]).toEqual([true, true]);
+      expect(bitsOf(machine.memory, IRR)).toEqual([VECTOR]);
+    },
+  );
+
   it('in a repeated instruction: between two iterations, and the image of RFLAGS has RF', () => {
     const machine = guest('mov edi, 0x60000\nmov ecx, 1000\nrep stosb\nvmcall', { guestDeadline: 100n });
     const cpu = machine.cpu(0);
