@@ -308,6 +308,7 @@ export function afterInstruction(cpu: Processor, branched: boolean): void {
   if (before & Before.ResumeFlag) w[RFLAGS_LOW] = (w[RFLAGS_LOW] as number) & ~RF;
   const stepsBranches = ((w[DEBUGCTL] as number) & BTF) !== 0;
   const met = w[BREAKPOINTS_MET] as number;
+  w[BREAKPOINTS_MET] = 0;
   let pending = met === 0 ? 0 : met | ENABLED_BREAKPOINT;
   if (before & Before.SingleStep && (!stepsBranches || branched)) pending |= BS;
   if (pending !== 0) {

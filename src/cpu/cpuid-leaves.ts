@@ -7,6 +7,7 @@ import { bit } from '../bits/u64.ts';
 import type { CpuidFeatures, ProcessorIdentity } from './cpuid.ts';
 import { type CpuidRegister, INSTRUCTION_SETS, type InstructionSet } from './instruction-sets.ts';
 import { xssReserved } from './msr-catalogue.ts';
+import { performanceLeaf } from './performance-counters.ts';
 import { CR4 } from './registers.ts';
 
 /** EAX, EBX, ECX, EDX. */
@@ -246,6 +247,8 @@ export class CpuidLeaves {
         const highest = f.fred || f.specCtrlBits > 7 || f.wrmsrns || f.msrList || f.historyReset ? 2 : 0;
         return [subleaf === 0 ? highest : 0, 0, 0, 0];
       }
+      case 0xa:
+        return performanceLeaf(f);
       case 0xb:
       case 0x1f:
         return this.topology(subleaf);

@@ -58,8 +58,9 @@ const SHUTDOWN = 2;
 const RF = 1 << RFLAGS.RF;
 /** DR6.BD: the only debug exception that is a fault besides an instruction breakpoint. */
 const DEBUG_REGISTER_ACCESS = 1 << 13;
-/** DR6 bits that are 0 for the cause: bus lock and RTM. */
-const ACTIVE_LOW_CAUSES = (1 << 11) | (1 << 16);
+/** DR6 bits that are 0 for the cause, bus lock and RTM; other debug exceptions set RTM, and leave the one of bus locks. */
+const RTM = 1 << 16;
+const ACTIVE_LOW_CAUSES = (1 << 11) | RTM;
 const BREAKPOINTS = 0xf;
 /** In pending debug exceptions (SDM §27.4.2, Table 27-4). */
 const ENABLED_BREAKPOINT = 1 << 12;
@@ -68,11 +69,11 @@ const LBR_AND_BTF = 3;
 /** Exceptions that the delivery of one event meets before time passes. */
 const MOST_NESTED = 8;
 
-/** Delivers the exception that was raised last; RIP is that of the instruction which raised it. */
-export function deliverFault(cpu: Processor): void {
+/** Delivers the exception that was raised last; RIP is that of the instruction which raised it, if one did. */
+export function deliverFault(cpu: Processor, instructionLength = 0): void {
   const w = cpu.i32;
   w[BREAKPOINTS_MET] = 0;
-  if (w[FAULT] === VM_EXIT_PENDING) cpu.vmxPort.exitPending();
+  if (w[FAULT] === VM_EXIT_PENDING) cpu.vmxPort.exitPending(instructionLength);
   else deliver(cpu, raisedException(cpu), raisedErrorCode(cpu), 0);
   w[UNBLOCKED_BY_IRET] = 0;
 }
@@ -192,7 +193,7 @@ function recordCauses(cpu: Processor, event: number): void {
   if (raised) {
     const causes = w[DEBUG_CAUSES] as number;
     const high = causes & ~ACTIVE_LOW_CAUSES;
-    w[DR6] = (((w[DR6] as number) & ~BREAKPOINTS) | ACTIVE_LOW_CAUSES | high) & ~(causes & ACTIVE_LOW_CAUSES);
+    w[DR6] = (((w[DR6] as number) & ~BREAKPOINTS) | RTM | high) & ~(causes & ACTIVE_LOW_CAUSES);
   }
   w[DR7] = (w[DR7] as number) & ~GD;
   w[DEBUGCTL] = (w[DEBUGCTL] as number) & ~LBR_AND_BTF;

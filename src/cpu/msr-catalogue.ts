@@ -7,6 +7,7 @@ import { mask } from '../bits/u64.ts';
 import type { CpuidFeatures } from './cpuid.ts';
 import { MEMORY_TYPE_RANGE_MSRS } from './memory-type-ranges.ts';
 import { type MsrAccess, type MsrRow, msr, type RowOptions } from './msr-row.ts';
+import { PERFORMANCE_COUNTER_MSRS } from './performance-counters.ts';
 import { EFER } from './registers.ts';
 
 export type { MsrAccess, MsrRow };
@@ -33,14 +34,6 @@ export function eferReserved(features: CpuidFeatures): bigint {
 export function debugctlReserved(features: CpuidFeatures): bigint {
   const defined = [...(features.busLockDetection ? [2] : []), ...(features.rtm ? [15] : [])];
   return none(...defined) & ~BigInt(features.debugctlBits);
-}
-
-/** Reserved bits of IA32_PERF_GLOBAL_CTRL (SDM vol. 3B §21.2.2). */
-export function perfGlobalCtrlReserved(features: CpuidFeatures): bigint {
-  const general = (1n << BigInt(features.generalPurposeCounters)) - 1n;
-  const fixed = ((1n << BigInt(features.fixedCounters)) - 1n) << 32n;
-  const metrics = features.performanceMetrics ? 1n << 48n : 0n;
-  return mask(63, 0) & ~(general | fixed | metrics);
 }
 
 /** Reserved bits of IA32_S_CET and IA32_U_CET (SDM vol. 1 §17.2). */
@@ -116,10 +109,7 @@ export const MSRS: readonly MsrRow[] = [
   msr(0x1d9, 'IA32_DEBUGCTL', { reserved: debugctlReserved }),
   ...MEMORY_TYPE_RANGE_MSRS,
   msr(0x277, 'IA32_PAT', { accepts: isPatValid }),
-  msr(0x38f, 'IA32_PERF_GLOBAL_CTRL', {
-    exists: (f) => f.generalPurposeCounters !== 0,
-    reserved: perfGlobalCtrlReserved,
-  }),
+  ...PERFORMANCE_COUNTER_MSRS,
   msr(0x570, 'IA32_RTIT_CTL', { exists: (f) => f.intelPt, reserved: RTIT_CTL_RESERVED }),
   msr(0x6a0, 'IA32_U_CET', cetRules),
   msr(0x6a2, 'IA32_S_CET', cetRules),

@@ -21,6 +21,8 @@ export interface MsrRow {
   readonly reserved: (features: CpuidFeatures) => bigint;
   /** Bits that WRMSR accepts and does not store. */
   readonly ignored: bigint;
+  /** What a value that WRMSR accepts leaves in the register; left out: the value without `ignored`. */
+  readonly stores?: (value: bigint) => bigint;
   /** WRMSR raises #GP(0). */
   readonly readOnly: boolean;
   /** The value must be canonical for the widest linear address the processor supports. */
@@ -33,6 +35,7 @@ export interface RowOptions {
   exists?: (features: CpuidFeatures) => boolean;
   reserved?: bigint | ((features: CpuidFeatures) => bigint);
   ignored?: bigint;
+  stores?: (value: bigint) => bigint;
   canonical?: boolean;
   readOnly?: boolean;
   accepts?: (value: bigint, features: CpuidFeatures) => boolean;
@@ -51,5 +54,6 @@ export function msr(index: number, name: RegisterName, options: RowOptions = {})
     canonical: options.canonical ?? false,
     readOnly: options.readOnly ?? false,
     ...(options.accepts && { accepts: options.accepts }),
+    ...(options.stores && { stores: options.stores }),
   };
 }

@@ -129,13 +129,13 @@ export function writeMsr(cpu: MsrBearer, index: number, value: bigint): MsrAcces
     cpu.localApic.writeMsr(index, value);
     return 'ok';
   }
-  const { slot, ignored } = msrRow(index) as MsrRow;
+  const { slot, ignored, stores } = msrRow(index) as MsrRow;
   const old = cpu.quads[slot] as bigint;
   if (index === IA32_EFER_INDEX) {
     const lma = 1n << BigInt(EFER.LMA);
     cpu.quads[slot] = (value & ~lma) | (old & lma);
   } else {
-    cpu.quads[slot] = value & ~ignored;
+    cpu.quads[slot] = stores?.(value) ?? value & ~ignored;
     if (isApicMsr(index)) cpu.localApic.msrWritten(index, old);
     // A pending user interrupt is recognised, or no longer is.
     if (index === IA32_UINTR_RR) cpu.quads[Register.userInterruptPending] = value === 0n ? 0n : 1n;

@@ -145,8 +145,7 @@ function walk(cpu: Processor, lo: number, hi: number, need: number, context: num
   }
   if (result === 'fault') return pageFault(cpu, lo, hi, need, WALK.error);
   if (!isAllowed) {
-    const keyDenies = (allowedAccesses(cpu, WALK.rights | PageRight.Dirty, false) & need) === need;
-    return pageFault(cpu, lo, hi, need, PageFault.P | (keyDenies ? PageFault.PK : 0));
+    return pageFault(cpu, lo, hi, need, PageFault.P | (doesKeyDeny(cpu, need) ? PageFault.PK : 0));
   }
   if (!markLeaf(cpu)) return -1;
   const second = cpu.guestPhysical;
@@ -246,11 +245,31 @@ function reportsFetches(cpu: Processor): boolean {
   return (cr4 & (1 << CR4.SMEP)) !== 0 || ((cr4 & (1 << CR4.PAE)) !== 0 && executeDisableEnabled(cpu));
 }
 
+/** The protection key of the page denies the data access, whatever else does (SDM vol. 3A §5.7, PK flag). */
+function doesKeyDeny(cpu: Processor, need: number): boolean {
+  const kinds = accessOf(need);
+  if ((kinds & Fetch) !== 0) return false;
+  const denied = deniedByKey(cpu, WALK.rights);
+  const isUser = (need & USER_ACCESSES) !== 0;
+  const protects = isUser || ((cpu.i32[CR0_LOW] as number) & (1 << CR0.WP)) !== 0;
+  return (denied & 1) !== 0 || ((denied & 2) !== 0 && (kinds & Write) !== 0 && protects);
+}
+
+/** What PKRU or IA32_PKRS says of the page's protection key: bit 0 access disable, bit 1 write disable. */
+function deniedByKey(cpu: Processor, rights: number): number {
+  const w = cpu.i32;
+  if (((w[EFER_LOW] as number) & (1 << EFER.LMA)) === 0) return 0;
+  const isUser = (rights & PageRight.User) !== 0;
+  const uses = (w[CR4_LOW] as number) & (1 << (isUser ? CR4.PKE : CR4.PKS));
+  if (uses === 0) return 0;
+  return ((w[isUser ? PKRU_LOW : PKRS_LOW] as number) >>> (2 * ((rights >>> KEY_SHIFT) & 15))) & 3;
+}
+
 /**
  * Accesses that a page of these rights allows under the present settings, by class (SDM vol. 3A §5.6). Without the dirty flag no write is let through, so that the first one walks; nor
  * is what second-level translation denies.
  */
-export function allowedAccesses(cpu: Processor, rights: number, withKeys = true): number {
+export function allowedAccesses(cpu: Processor, rights: number): number {
   const w = cpu.i32;
   const cr0 = w[CR0_LOW] as number;
   const cr4 = w[CR4_LOW] as number;
@@ -270,11 +289,8 @@ export function allowedAccesses(cpu: Processor, rights: number, withKeys = true)
     }
     if ((cr4 & (1 << CR4.SMAP)) !== 0) supervisor &= ~(Read | Write);
   }
-  if (withKeys && ((w[EFER_LOW] as number) & (1 << EFER.LMA)) !== 0) {
-    const key = (rights >>> KEY_SHIFT) & 15;
-    let denied = 0;
-    if (isUser && (cr4 & (1 << CR4.PKE)) !== 0) denied = (w[PKRU_LOW] as number) >>> (2 * key);
-    else if (!isUser && (cr4 & (1 << CR4.PKS)) !== 0) denied = (w[PKRS_LOW] as number) >>> (2 * key);
+  const denied = deniedByKey(cpu, rights);
+  if (denied !== 0) {
     const all = (denied & 1) !== 0 ? Read | Write : 0;
     const writesDenied = (denied & 2) !== 0 ? Write : 0;
     user &= ~(all | writesDenied);

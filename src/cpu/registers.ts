@@ -63,6 +63,8 @@ const MSRS = [
   'IA32_SYSENTER_ESP',
   'IA32_SYSENTER_EIP',
   'IA32_PERF_GLOBAL_CTRL',
+  'IA32_PERF_GLOBAL_STATUS',
+  'IA32_PERF_GLOBAL_OVF_CTRL',
   'IA32_BNDCFGS',
   'IA32_RTIT_CTL',
   'IA32_LBR_CTL',
@@ -137,6 +139,11 @@ const MEMORY_TYPE_RANGES: readonly MemoryTypeRange[] = [
   ...VARIABLE_RANGES.flatMap((n): MemoryTypeRange[] => [`IA32_MTRR_PHYSBASE${n}`, `IA32_MTRR_PHYSMASK${n}`]),
   ...(Object.keys(FIXED_RANGES) as (keyof typeof FIXED_RANGES)[]),
 ];
+
+/** General-purpose performance counters that a processor may have: IA32_PMCn and IA32_PERFEVTSELn. */
+export const COUNTERS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] as const;
+type CounterMsr = `IA32_${'PMC' | 'PERFEVTSEL'}${(typeof COUNTERS)[number]}`;
+const COUNTER_MSRS = COUNTERS.flatMap((n): CounterMsr[] => [`IA32_PMC${n}`, `IA32_PERFEVTSEL${n}`]);
 
 /** State that is no register: interruptibility, activity, pending debug exceptions and the like. */
 const NON_REGISTER = [
@@ -257,6 +264,7 @@ export type RegisterName =
   | SegmentSlot
   | (typeof MSRS)[number]
   | MemoryTypeRange
+  | CounterMsr
   | (typeof NON_REGISTER)[number]
   | (typeof VECTOR)[number]
   | (typeof FLOATING)[number]
@@ -274,6 +282,7 @@ export const REGISTERS: readonly RegisterName[] = [
   ]),
   ...MSRS,
   ...MEMORY_TYPE_RANGES,
+  ...COUNTER_MSRS,
   ...NON_REGISTER,
   ...VECTOR,
   ...FLOATING,

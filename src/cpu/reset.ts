@@ -31,6 +31,7 @@ export function powerUp(cpu: Processor): void {
   set('MXCSR', 0x1f80n);
   set('IA32_PAT', 0x0007_0406_0007_0406n);
   set('IA32_MTRRCAP', MTRR_CAPABILITIES);
+  set('IA32_PERF_GLOBAL_CTRL', (1n << BigInt(cpu.features.generalPurposeCounters)) - 1n);
   set('IA32_APIC_BASE', isBootstrapProcessor(cpu) ? 0xfee0_0900n : 0xfee0_0800n);
   set('IA32_SMBASE', 0x3_0000n);
   for (const segment of DATA_SEGMENTS) {

@@ -147,8 +147,8 @@ function inTime(cpu: Processor, i: Instruction): Next {
 function settle(cpu: Processor, i: Instruction, next: Next): void {
   if (next === Next.Settled) return;
   retreat(cpu, i.length);
-  if (next === Next.Fault) deliverFault(cpu);
-  else if (next === Next.VmExit) cpu.vmxPort.exitPending();
+  if (next === Next.Fault) deliverFault(cpu, i.length);
+  else if (next === Next.VmExit) cpu.vmxPort.exitPending(i.length);
   else {
     cpu.repeatedAt = cpu.executed;
     if (cpu.i32[ATTENTION] !== 0) afterInstruction(cpu, false);

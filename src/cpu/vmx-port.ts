@@ -65,7 +65,7 @@ export interface VmxPort {
    * Performs the VM exit that an instruction asked for (Next.VmExit) or that an access came to
    * (`raiseVmExit`); RIP is that of the instruction, or what an event being delivered would save.
    */
-  exitPending(): void;
+  exitPending(instructionLength?: number): void;
 
   /** Whether an SMI, which is then taken, causes a VM exit: under dual-monitor treatment (SDM §34.15.2). */
   exitsOnSmi(): boolean;

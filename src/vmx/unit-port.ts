@@ -34,6 +34,7 @@ import {
 } from './events/boundary-exits.ts';
 import { busLockExit, noteBusLock, noteEvent, timeoutExit } from './events/instruction-exits.ts';
 import { resumeOperation, suspendOperation } from './events/system-management.ts';
+import { EXIT_REASONS } from './exit/exit-reasons.ts';
 import type { ExitRequest } from './exit/exit-request.ts';
 import { operationChanged } from './follow-operation.ts';
 import { executeDecoded } from './instructions/decoded.ts';
@@ -81,10 +82,13 @@ export class UnitPort implements VmxPort {
     this.pending = exit;
   }
 
-  exitPending(): void {
+  exitPending(instructionLength = 0): void {
     const { pending } = this;
     this.pending = undefined;
-    if (pending !== undefined) this.unit.perform(pending);
+    if (pending === undefined) return;
+    const isAccess = EXIT_REASONS[pending.reason].instructionLength === 'access';
+    const lacksLength = isAccess && instructionLength !== 0 && pending.instructionLength === undefined;
+    this.unit.perform(lacksLength ? { ...pending, instructionLength } : pending);
   }
 
   enables(enabling: Enabling): boolean {

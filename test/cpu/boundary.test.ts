@@ -129,6 +129,11 @@ describe('breakpoints', () => {
       w.cpu.run(2);
       expect(rip(w) === handler(1)).toBe(met);
       expect(w.cpu.get('DR6')).toBe(met ? DR6_IDLE | 1n : DR6_IDLE);
+      if (!met) return;
+      // One trap, not another one before the first instruction of the handler.
+      const stack = w.cpu.get('RSP');
+      w.cpu.run(1);
+      expect(w.cpu.get('RSP')).toBe(stack);
     });
   }
 

@@ -10,7 +10,8 @@ import { FIXED_RANGES, Register } from '../../src/cpu/registers.ts';
 import { NO_VMX, type VmxPort } from '../../src/cpu/vmx-port.ts';
 import { findProfile, PROFILES } from '../../src/vmx/capabilities/profiles.ts';
 
-const FULL = findProfile('full')!.features;
+// The most counters that any processor has.
+const FULL = { ...findProfile('full')!.features, generalPurposeCounters: 10 };
 
 function processor(features: Partial<CpuidFeatures> = {}, port: Partial<VmxPort> = {}): Processor {
   const cpu = new Processor(0, { ...FULL, ...features }, new PhysicalMemory());
@@ -143,7 +144,7 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
       0x38f,
       [0n, at(48, 35, 32, 7, 0)],
       [
-        [at(8), R],
+        [at(10), R],
         [at(36), R],
         [at(31), R],
         [at(47), R],
@@ -249,6 +250,30 @@ const RULES: readonly (readonly [name: string, index: number, good: bigint[], ba
         [at(20), R],
         [at(30), R],
         [at(32), R],
+      ],
+    ],
+    ...Array.from({ length: 10 }, (_, n) => n).flatMap((n): (typeof RULES)[number][] => [
+      [`IA32_PMC${n}`, 0xc1 + n, [0n, 0x7fff_ffffn], []],
+      [
+        `IA32_PERFEVTSEL${n}`,
+        0x186 + n,
+        [0n, 0xffdf_ffffn],
+        [
+          [at(21), R],
+          [at(32), R],
+          [at(63), R],
+        ],
+      ],
+    ]),
+    ['IA32_PERF_GLOBAL_STATUS', 0x38e, [], [[0n, 'read-only']]],
+    [
+      'IA32_PERF_GLOBAL_OVF_CTRL',
+      0x390,
+      [0n],
+      [
+        [at(10), R],
+        [at(36), R],
+        [at(61), R],
       ],
     ],
     [
@@ -371,7 +396,8 @@ describe('existence follows CPUID', () => {
   it.each<[string, Partial<CpuidFeatures>, number[]]>([
     ['IA32_SPEC_CTRL', { specCtrlBits: 0 }, [0x48]],
     ['UMWAIT and TPAUSE', { userWaitAndPause: false }, [0xe1]],
-    ['performance counters', { generalPurposeCounters: 0 }, [0x38f]],
+    ['performance counters', { generalPurposeCounters: 0 }, [0xc1, 0x186, 0x38e, 0x38f, 0x390]],
+    ['the fifth performance counter', { generalPurposeCounters: 4 }, [0xc5, 0x18a]],
     ['Intel PT', { intelPt: false }, [0x570]],
     ['CET', { cetShadowStack: false, cetIndirectBranchTracking: false }, [0x6a0, 0x6a2, 0x6a4, 0x6a7, 0x6a8]],
     ['shadow stacks', { cetShadowStack: false }, [0x6a4, 0x6a5, 0x6a6, 0x6a7, 0x6a8]],

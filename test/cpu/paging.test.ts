@@ -178,6 +178,27 @@ describe('4-level paging (SDM vol. 3A §5.5, §5.6)', () => {
       expect(access(cpu, Access.Write)).toEqual(write ? { page: Number(FRAME) } : { error: 0x27 });
     }
   });
+
+  it('reports that a protection key denies an access which the page denies too', () => {
+    for (const [pkru, cr0, cpl, read, write, fetch] of [
+      [0b00n, 0n, 3, 0, 7, 0x15],
+      [0b10n, 0n, 3, 0, 0x27, 0x15],
+      [0b01n, 0n, 3, 0x25, 0x27, 0x15],
+      // Supervisor-mode writes are denied by a key, or by the page, with CR0.WP alone.
+      [0b10n, 0n, 0, 0, 0, 0],
+      [0b10n, 1n << 16n, 0, 0, 0x23, 0],
+    ] as const) {
+      const cpu = paged(FRAME | P | US | (5n << 59n) | (cpl === 3 ? XD : 0n), P | RW | US, { cpl });
+      cpu.write('CR4', cpu.read('CR4') | (1n << 22n));
+      cpu.write('CR0', (cpu.read('CR0') & ~(1n << 16n)) | cr0);
+      cpu.write('PKRU', pkru << 10n);
+      const expected = (error: number) => (error === 0 ? { page: Number(FRAME) } : { error });
+      const what = `PKRU ${pkru}, CPL ${cpl}, CR0.WP ${cr0 !== 0n}`;
+      expect(access(cpu, Access.Read), what).toEqual(expected(read));
+      expect(access(cpu, Access.Write), what).toEqual(expected(write));
+      expect(access(cpu, Access.Fetch), what).toEqual(expected(fetch));
+    }
+  });
 });
 
 describe('32-bit and PAE paging (SDM vol. 3A §5.3, §5.4)', () => {

@@ -66,6 +66,12 @@ const aad: Execute = (cpu, i) => {
   return finish(cpu, false, false);
 };
 
+/** SALC, which no manual describes and processors have: AL := FFH if CF is 1, or 0. */
+const salc: Execute = (cpu) => {
+  cpu.u8[AL] = (materialise(cpu) & CF) !== 0 ? 0xff : 0;
+  return Next.Sequential;
+};
+
 export const DECIMAL_ROWS: readonly OpcodeRow[] = [
   { opcode: '27', mnemonic: 'DAA', operands: '', execute: adjustPacked(1), mode: 'no64' },
   { opcode: '2F', mnemonic: 'DAS', operands: '', execute: adjustPacked(-1), mode: 'no64' },
@@ -73,4 +79,5 @@ export const DECIMAL_ROWS: readonly OpcodeRow[] = [
   { opcode: '3F', mnemonic: 'AAS', operands: '', execute: adjustUnpacked(-1), mode: 'no64' },
   { opcode: 'D4', mnemonic: 'AAM', operands: 'Ib', execute: aam, mode: 'no64' },
   { opcode: 'D5', mnemonic: 'AAD', operands: 'Ib', execute: aad, mode: 'no64' },
+  { opcode: 'D6', mnemonic: 'SALC', operands: '', execute: salc, mode: 'no64' },
 ];

@@ -6,6 +6,7 @@ import { Mode } from '../mode.ts';
 import { IA32_EFER_INDEX } from '../msrs.ts';
 import type { OpcodeRow } from '../opcode-row.ts';
 import { invalidateEverything } from '../paging.ts';
+import { readCounter } from '../performance-counters.ts';
 import type { Processor } from '../processor.ts';
 import { CR4, Register } from '../registers.ts';
 import { timeStampCounter } from '../time.ts';
@@ -87,18 +88,12 @@ const rdpid: Execute = (cpu, i) => {
   return Next.Sequential;
 };
 
-const FIXED_COUNTERS = 0x4000_0000;
-
-/** RDPMC: counters exist, but nothing programs them to count (docs/deviations.md): they read 0. */
 const rdpmc: Execute = (cpu, i) => {
   const denied = cpu.cpl !== 0 && ((cpu.i32[CR4_LOW] as number) & (1 << CR4.PCE)) === 0;
   if (denied && cpu.mode !== Mode.Real) return GP0(cpu);
   if (intercepted(cpu, i, Intercept.RDPMC)) return Next.VmExit;
-  const index = cpu.words[2 * RCX] as number;
-  const { generalPurposeCounters, fixedCounters } = cpu.features;
-  const isFixed = index >= FIXED_COUNTERS;
-  if (isFixed ? index - FIXED_COUNTERS >= fixedCounters : index >= generalPurposeCounters) return GP0(cpu);
-  return setPair(cpu, 0n);
+  const counter = readCounter(cpu.quads, cpu.features, cpu.words[2 * RCX] as number);
+  return counter === undefined ? GP0(cpu) : setPair(cpu, counter);
 };
 
 export const MSR_ROWS: readonly OpcodeRow[] = [

@@ -29,7 +29,6 @@ export const NOT_RUNNING = {
   intelPt: [false, 'nothing is traced'],
   architecturalLbrs: [false, 'branches are not recorded'],
   specCtrlBits: [0, 'nothing is executed speculatively'],
-  generalPurposeCounters: [0, PERFORMANCE],
   fixedCounters: [0, PERFORMANCE],
   performanceMetrics: [false, PERFORMANCE],
   totalMemoryEncryption: [false, 'memory is not encrypted'],

@@ -89,7 +89,8 @@ export class ExtendedPageTables implements GuestPhysicalTranslation {
   /** With accessed and dirty flags for EPT every access to a guest paging-structure entry counts as a write (SDM §31.3.3.2). */
   entry(address: number, writes: boolean): boolean {
     const { accessedDirty } = this.settings;
-    const access = accessedDirty ? Kind.Read | Kind.Write : writes ? Kind.Write : Kind.Read;
+    // A flag is set by reading and writing the entry.
+    const access = accessedDirty || writes ? Kind.Read | Kind.Write : Kind.Read;
     if (!this.access(address, access | Kind.Entry, false) || this.isApicAccess()) return false;
     if ((EPT_WALK.high & EptHighBit.PagingWrite) === 0) LINEAR_ACCESS.structuresWritable = false;
     this.found.physical = EPT_WALK.physical + (address % PAGE_SIZE);

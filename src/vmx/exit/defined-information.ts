@@ -152,6 +152,8 @@ export function definesLength(spec: ExitReasonSpec, request: ExitRequest): boole
       return true;
     case 'software-event':
       return isSoftwareEvent(request.event) || isSoftwareEvent(request.originalEvent);
+    case 'access':
+      return request.instructionLength !== undefined || isSoftwareEvent(request.originalEvent);
     case 'task-switch':
       return part(request, 31, 30) !== TaskSwitchSource.IdtGate || isSoftwareEvent(request.originalEvent);
   }

@@ -116,9 +116,11 @@ type OriginalEventRule = 'never' | 'nested' | 'task-gate' | 'apic-access' | 'del
 
 /**
  * When the VM-exit instruction length is defined (SDM §30.2.5): always; for a software event, whether
- * exiting or original; for a task switch by an instruction or a software event.
+ * exiting or original; for a task switch by an instruction or a software event. For an access outside
+ * event delivery it is undefined, and that of the instruction, as on processors: hypervisors skip
+ * emulated accesses by it.
  */
-type LengthRule = 'never' | 'instruction' | 'software-event' | 'task-switch';
+type LengthRule = 'never' | 'instruction' | 'software-event' | 'access' | 'task-switch';
 
 /**
  * RFLAGS.RF as saved (SDM §30.3.3): 0; as it is; 1 unless an event is being delivered; as in the image
@@ -213,7 +215,7 @@ function afterInstruction(name: string, sdm: SdmSection, details: Details = {}):
 function access(name: string, sdm: SdmSection, details: Details): ExitReasonSpec {
   return spec(name, sdm, {
     originalEvent: 'delivery',
-    instructionLength: 'software-event',
+    instructionLength: 'access',
     resumeFlag: 'access',
     pendingDebug: 'trace',
     ...details,
@@ -305,7 +307,6 @@ export const EXIT_REASONS: Readonly<Record<ExitReason, ExitReasonSpec>> = {
   49: access('EPT misconfiguration', '31.3.3.1', {
     guestLinearAddress: 'busy-shadow-stack',
     guestPhysicalAddress: true,
-    instructionLength: 'never',
   }),
   50: withOperand('INVEPT', '28.1.2', 5, 'invalidation'),
   51: instruction('RDTSCP', '28.1.3', 3),

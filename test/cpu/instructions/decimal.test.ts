@@ -63,6 +63,16 @@ describe('unpacked decimal', () => {
     expect(one.flags() & (CF | AF)).toBe(after);
   });
 
+  it.each([
+    [0, 0x1200],
+    [CF, 0x12ff],
+  ])('SALC fills AL with CF, and leaves the flags (%i)', (flags, result) => {
+    const one = new SingleInstruction({ bits: 32 });
+    one.run(Uint8Array.of(0xd6), { RAX: 0x1255n, RFLAGS: BigInt(2 | flags) });
+    expect(one.get('RAX')).toBe(BigInt(result));
+    expect(one.flags() & 0x8d5).toBe(flags);
+  });
+
   it('sets ZF, SF and PF by AL', () => {
     const one = new SingleInstruction({ bits: 32 });
     one.run(Uint8Array.of(0xd4, 10), { RAX: 20n });

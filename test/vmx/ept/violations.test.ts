@@ -1,7 +1,10 @@
 /** EPT translation and the exits of accesses that it does not allow (SDM §31.3.2, §31.3.3, §30.2.1). */
 import { describe, expect, it } from 'vitest';
+import { Field } from '../../../src/index.ts';
 import { DATA, Ept, type EptGuestOptions, eptExit, eptGuest, FRAME, GUEST } from '../../support/ept.ts';
+import { exitFields } from '../../support/guest.ts';
 
+const LENGTH = Field.vmExitInstructionLength;
 const READ = `mov rax, [${DATA + 0x18}]\nvmcall`;
 const WRITE = `mov [${DATA + 0x18}], rbx\nvmcall`;
 const FETCH = `mov rax, ${DATA + 0x18}\njmp rax`;
@@ -137,6 +140,20 @@ describe('EPT violations', () => {
   });
 });
 
+describe('the length of the instruction', () => {
+  it('is told of the access that it makes, and not of fetching it', () => {
+    const length = (code: string) => {
+      const guest = eptGuest(code, { prepare: (tables) => tables.map(DATA, FRAME, 0n) });
+      guest.cpu.unit.vmx.current?.words.fill(0x1f, 2 * LENGTH, 2 * LENGTH + 1);
+      expect(eptExit(guest).reason).toBe(48);
+      return exitFields(guest.cpu, 'vmExitInstructionLength').vmExitInstructionLength;
+    };
+    expect(length(`mov ecx, ${DATA}\nmov rax, [rcx]`)).toBe(3n);
+    expect(length(`mov ecx, ${DATA}\nmov dword ptr [rcx + 0x100], 5`)).toBe(10n);
+    expect(length(`mov ecx, ${DATA}\njmp rcx`)).toBe(0x1fn);
+  });
+});
+
 describe('accesses to guest paging structures', () => {
   const PML4 = 0x30_0000;
   const entry = ['linearAddressValid'];
@@ -149,7 +166,8 @@ describe('accesses to guest paging structures', () => {
       guestLinearAddress: BigInt(GUEST),
       guestPhysicalAddress: BigInt(PML4),
     });
-    expect(denied(Ept.R | Ept.WB).set).toEqual(['write', 'readable', ...entry]);
+    // The flag is set by reading and writing the entry.
+    expect(denied(Ept.R | Ept.WB).set).toEqual(['read', 'write', 'readable', ...entry]);
   });
 
   it('need no right to write once the flags are set', () => {

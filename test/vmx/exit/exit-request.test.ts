@@ -91,8 +91,6 @@ describe('requests that no processor can perform', () => {
     ['it records no guest-physical address', { reason: 62, guestPhysicalAddress: 0n }],
     // Instructions (SDM §30.2.5)
     ['it records no instruction length', { reason: 1, instructionLength: 1 }],
-    ['it records no instruction length', { reason: 48, instructionLength: 1 }],
-    ['it records no instruction length', { reason: 49, originalEvent: INT_80H, instructionLength: 1 }],
     ['it records no instruction length', { reason: 0, event: GP, instructionLength: 1 }],
     [
       'it records no instruction length',

@@ -13,10 +13,10 @@ import {
   FRED_CONFIG_RESERVED,
   isPatValid,
   LBR_CTL_RESERVED,
-  perfGlobalCtrlReserved,
   RTIT_CTL_RESERVED,
   specCtrlReserved,
 } from '../../../cpu/msr-catalogue.ts';
+import { perfGlobalCtrlReserved } from '../../../cpu/performance-counters.ts';
 import { CR0, CR4, EFER } from '../../../cpu/registers.ts';
 import { checkList, checksOf, clear, fieldsOfControl, invalidGuestState, on, raise, set } from '../check.ts';
 import type { CheckContext } from '../check-context.ts';

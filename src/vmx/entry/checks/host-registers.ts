@@ -6,9 +6,9 @@ import {
   eferReserved,
   FRED_CONFIG_RESERVED,
   isPatValid,
-  perfGlobalCtrlReserved,
   specCtrlReserved,
 } from '../../../cpu/msr-catalogue.ts';
+import { perfGlobalCtrlReserved } from '../../../cpu/performance-counters.ts';
 import { CR0, CR4, EFER } from '../../../cpu/registers.ts';
 import {
   checkList,
