@@ -179,6 +179,11 @@ describe('checkImage on built images', () => {
     const { cause, cpuDependent } = checkImage(image);
     expect(cpuDependent.find(({ id }) => id === 'ctrl.eptp.memtype')?.failsOn).toEqual(['penryn']);
     expect(cause).toEqual(['ctrl.proc2.allowed1']);
+    const penryn = checkImage(image, findProfile('penryn'));
+    const eptp = penryn.failures.filter(({ id }) => id.startsWith('ctrl.eptp.'));
+    expect(eptp).toHaveLength(2);
+    for (const { fix } of eptp)
+      expect(fix).toContain('set Secondary processor-based VM-execution controls to');
   });
 
   it('lets a cause that VM entry meets before a certain failure decide', () => {

@@ -14,7 +14,7 @@ import {
   eptpReserved,
   eptpWalkLengths,
 } from '../../ept/eptp.ts';
-import { checkList, checksOf, condition, INVALID_CONTROL, off, on, set } from '../check.ts';
+import { checkList, checksOf, condition, type FieldChange, INVALID_CONTROL, off, on, set } from '../check.ts';
 import type { CheckContext } from '../check-context.ts';
 import { allowed0, allowed1 } from './allowed-settings.ts';
 import { isOff, needs, reservedZero, withinAddressWidth, zero } from './requirements.ts';
@@ -57,6 +57,13 @@ function virtualTaskPriorityClass(c: CheckContext): number {
 const tracing = condition('IA32_RTIT_CTL.TraceEn is 1', [], (c) =>
   c.ask(c.environment.traceEnabled(), 'IA32_RTIT_CTL', false),
 );
+
+/** EPTP with the first of the values allowed in `bits`; a processor that allows none has no EPT. */
+function withEptpBits(c: CheckContext, bits: bigint, allowed: readonly bigint[]): readonly FieldChange[] {
+  const [value] = allowed;
+  if (value === undefined) return isOff('proc2.enableEpt').fix(c);
+  return set('eptPointer', (c.value('eptPointer') & ~bits) | value);
+}
 
 export const EXECUTION_CONTROLS = checkList('29.2.1.1', [
   check('ctrl.pin.allowed0', allowed0('pin')),
@@ -140,22 +147,14 @@ export const EXECUTION_CONTROLS = checkList('29.2.1.1', [
     when: [on('proc2.enableEpt')],
     fields: ['eptPointer'],
     holds: (c) => eptpMemoryTypes(c.capabilities).includes(c.value('eptPointer') & EPTP_MEMORY_TYPE),
-    fix: (c) =>
-      set(
-        'eptPointer',
-        (c.value('eptPointer') & ~EPTP_MEMORY_TYPE) | (eptpMemoryTypes(c.capabilities)[0] ?? 0n),
-      ),
+    fix: (c) => withEptpBits(c, EPTP_MEMORY_TYPE, eptpMemoryTypes(c.capabilities)),
   }),
   check('ctrl.eptp.walk-length', {
     rule: 'EPTP: bits 5:3 are a page-walk length that the processor supports, less 1.',
     when: [on('proc2.enableEpt')],
     fields: ['eptPointer'],
     holds: (c) => eptpWalkLengths(c.capabilities).includes(c.value('eptPointer') & EPTP_WALK_LENGTH),
-    fix: (c) =>
-      set(
-        'eptPointer',
-        (c.value('eptPointer') & ~EPTP_WALK_LENGTH) | (eptpWalkLengths(c.capabilities)[0] ?? 0n),
-      ),
+    fix: (c) => withEptpBits(c, EPTP_WALK_LENGTH, eptpWalkLengths(c.capabilities)),
   }),
   check('ctrl.eptp.ad-flag', {
     rule: 'EPTP: bit 6 is 0.',
