@@ -1,90 +1,27 @@
 /** What a processor keeps of translations, and what makes it forget (SDM §31.4): each rule by a mapping that is stale until then. */
 import { describe, expect, it } from 'vitest';
-import type { CachingPolicy } from '../../../src/cpu/caching-policy.ts';
-import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
-import type { Machine } from '../../../src/machine/machine.ts';
-import type { ControlId } from '../../../src/vmcs/controls.ts';
 import { assemble } from '../../support/assemble.ts';
-import { Ept, type EptGuestOptions, EptTables, eptGuest, GUEST } from '../../support/ept.ts';
-import { guestMachine, runToExit } from '../../support/guest.ts';
-
-const DIRECTORY = 0x30_2000;
-/** A page table of the guest for its third 2 MBytes, where {@link LINEAR} is. */
-const TABLE = 0x28_0000;
-const LINEAR = 0x40_0000;
-const OLD = 0x29_0000;
-const NEW = 0x2a_0000;
-const PRESENT = 0x67n;
-const VPID: ControlId[] = ['proc2.enableVpid'];
-
-/** Reads {@link LINEAR} before and after a VMCALL, with every pass exiting by another VMCALL. */
-const READS = `again: mov rax, [${LINEAR}]\nvmcall\njmp again`;
-
-interface Situation {
-  readonly machine: Machine;
-  readonly cpu: LogicalProcessor;
-  readonly memory: EptTables['memory'];
-  readonly tables: EptTables | undefined;
-  /** Runs the guest to its next VMCALL; what it read, or the reason of another exit. */
-  read(): bigint | string;
-}
-
-function prepare(memory: EptTables['memory'], global = 0n): void {
-  memory.write64(DIRECTORY + 16, BigInt(TABLE) | PRESENT);
-  memory.write64(TABLE, BigInt(OLD) | PRESENT | global);
-  memory.write64(OLD, 1n);
-  memory.write64(NEW, 2n);
-}
-
-function reader(cpu: LogicalProcessor) {
-  return () => {
-    if (cpu.operation === 'root') {
-      const reason = cpu.vmread('exitReason').value;
-      const length = reason === 18n ? cpu.vmread('vmExitInstructionLength').value : 0n;
-      cpu.vmwrite('guestRip', cpu.vmread('guestRip').value + length);
-      expect(cpu.vmresume().kind).toBe('VMentry');
-    }
-    runToExit(cpu);
-    const reason = cpu.vmread('exitReason').value;
-    return reason === 18n ? cpu.get('RAX') : `exit ${reason}`;
-  };
-}
-
-/** A guest with EPT. */
-function underEpt(options: EptGuestOptions = {}, code = READS, global = 0n): Situation {
-  const { machine, cpu, tables } = eptGuest(code, {
-    ...options,
-    prepare: (t, m) => {
-      prepare(m.memory, global);
-      options.prepare?.(t, m);
-    },
-  });
-  return { machine, cpu, memory: machine.memory, tables, read: reader(cpu) };
-}
-
-/** A guest whose page tables are the hypervisor's own. */
-function withoutEpt(
-  controls: readonly ControlId[],
-  code = READS,
-  global = 0n,
-  translations: CachingPolicy = 'retain',
-): Situation {
-  const machine = guestMachine(code, {
-    controls: ['proc.activateSecondaryControls', ...controls],
-    fields: { vpid: 7n, guestCr4: 0x20a0n },
-    translations,
-    setUp: ({ memory }) => prepare(memory, global),
-  });
-  const cpu = machine.cpu(0);
-  return { machine, cpu, memory: machine.memory, tables: undefined, read: reader(cpu) };
-}
-
-const remap = ({ memory }: Situation) => memory.write64(TABLE, BigInt(NEW) | PRESENT);
-const remapEpt = ({ tables }: Situation) => tables?.map(OLD, NEW);
-const invvpid = ({ cpu }: Situation, type: number, vpid = 7n, address = BigInt(LINEAR)) =>
-  expect(cpu.invvpid(type, (address << 64n) | vpid).kind).toBe('VMsucceed');
-const invept = ({ cpu, tables }: Situation, type: number, eptp = (tables as EptTables).eptp()) =>
-  expect(cpu.invept(type, eptp).kind).toBe('VMsucceed');
+import { Ept, EptTables, GUEST } from '../../support/ept.ts';
+import { guestMachine } from '../../support/guest.ts';
+import {
+  DIRECTORY,
+  invept,
+  invvpid,
+  LINEAR,
+  NEW,
+  OLD,
+  PRESENT,
+  prepare,
+  READS,
+  reader,
+  remap,
+  remapEpt,
+  type Situation,
+  TABLE,
+  underEpt,
+  VPID,
+  withoutEpt,
+} from '../../support/reading-guest.ts';
 
 describe('linear mappings', () => {
   it('survive transitions with a VPID, and go with every one without', () => {

@@ -6,6 +6,7 @@ import { PageRight } from '../../../src/cpu/translation-cache.ts';
 import type { ControlId } from '../../../src/vmcs/controls.ts';
 import { controlsOf } from '../../../src/vmx/effective-controls.ts';
 import { ExtendedPageTables } from '../../../src/vmx/ept/extended-page-tables.ts';
+import type { ExitRequest } from '../../../src/vmx/exit/exit-request.ts';
 import { guestProcessor } from '../../support/vmx-processor.ts';
 
 const ROOT = 0x10_0000;
@@ -133,6 +134,45 @@ describe('capabilities', () => {
     expect(userExecutes.try(1, 0x20_0430n)).toEqual(wrong);
     expect(new Trial({ width: 46, eptVpidCap: without(16) }).try(2, 0x20_00b7n)).toEqual(wrong);
     expect(new Trial({ width: 46, eptVpidCap: without(17) }).try(3, 0x4000_00b7n)).toEqual(wrong);
+  });
+});
+
+describe('guest-physical addresses beyond 48 bits', () => {
+  const BEYOND = 2 ** 48 + GPA;
+
+  function read(levels: 4 | 5) {
+    let exit: ExitRequest | undefined;
+    const p = guestProcessor({
+      controls: ['proc.activateSecondaryControls', 'proc2.enableEpt', 'proc2.eptViolationVe'],
+      fields: {
+        eptPointer: BigInt(ROOT) | BigInt((levels - 1) << 3) | 6n,
+        virtualizationExceptionInformationAddress: 0x30_0000n,
+      },
+      features: { physicalAddressBits: 52 },
+    });
+    const ept = new ExtendedPageTables(p, (request) => {
+      exit = request;
+    });
+    ept.follow(p.copy, controlsOf(p.copy, p.capabilities));
+    const { memory } = p.cpu;
+    memory.write64(0x30_0004, 0n);
+    for (let n = 0; n < levels; n++) {
+      const last = n === levels - 1;
+      const at = ROOT + 0x1000 * n + (last ? 8 : 0);
+      memory.write64(at, last ? 0x20_0437n : BigInt(ROOT + 0x1000 * (n + 1)) | 7n);
+      // Bit 48 selects the second entry of a PML5.
+      if (n === 0 && levels === 5) memory.write64(at + 8, BigInt(ROOT + 0x1000) | 7n);
+    }
+    LINEAR_ACCESS.rights = PageRight.Unpaged;
+    return { allowed: ept.page(BEYOND, Access.Read), exit, busy: memory.read32(0x30_0004) };
+  }
+
+  it('are violations with 4 levels, without rights and never a #VE, and translated with 5', () => {
+    const { allowed, exit, busy } = read(4);
+    expect([allowed, exit?.reason, busy]).toEqual([false, VIOLATION, 0]);
+    expect((exit?.qualification as bigint) & 0x7fn).toBe(1n);
+    expect(exit?.guestPhysicalAddress).toBe(BigInt(BEYOND));
+    expect(read(5).allowed).toBe(true);
   });
 });
 
