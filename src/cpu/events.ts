@@ -58,9 +58,8 @@ const SHUTDOWN = 2;
 const RF = 1 << RFLAGS.RF;
 /** DR6.BD: the only debug exception that is a fault besides an instruction breakpoint. */
 const DEBUG_REGISTER_ACCESS = 1 << 13;
-/** DR6 bits that are 0 for the cause, bus lock and RTM; other debug exceptions set RTM, and leave the one of bus locks. */
-const RTM = 1 << 16;
-const ACTIVE_LOW_CAUSES = (1 << 11) | RTM;
+/** DR6 bits that are 0 for the cause: bus lock and RTM; other debug exceptions set them. DEVIATION(dr6-bus-lock) */
+const ACTIVE_LOW_CAUSES = (1 << 11) | (1 << 16);
 const BREAKPOINTS = 0xf;
 /** In pending debug exceptions (SDM §27.4.2, Table 27-4). */
 const ENABLED_BREAKPOINT = 1 << 12;
@@ -193,8 +192,8 @@ function recordCauses(cpu: Processor, event: number): void {
   if (raised) {
     const causes = w[DEBUG_CAUSES] as number;
     const high = causes & ~ACTIVE_LOW_CAUSES;
-    w[DR6] = (((w[DR6] as number) & ~BREAKPOINTS) | RTM | high) & ~(causes & ACTIVE_LOW_CAUSES);
-  }
+    w[DR6] = (((w[DR6] as number) & ~BREAKPOINTS) | ACTIVE_LOW_CAUSES | high) & ~(causes & ACTIVE_LOW_CAUSES);
+  } else w[DR6] = (w[DR6] as number) | ACTIVE_LOW_CAUSES;
   w[DR7] = (w[DR7] as number) & ~GD;
   w[DEBUGCTL] = (w[DEBUGCTL] as number) & ~LBR_AND_BTF;
 }

@@ -43,6 +43,18 @@ describe('single-step', () => {
     expect(w.cpu.get('RFLAGS')).toBe(2n);
   });
 
+  it('sets the bits of DR6 that are 0 for a bus lock or a transaction, as INT1 does', () => {
+    const steps = start(nops(3), TF);
+    steps.cpu.set('DR6', 0xfffe_07f0n);
+    steps.cpu.run(2);
+    expect(steps.cpu.get('DR6')).toBe(DR6_IDLE | BS);
+    const traps = start(Uint8Array.of(0xf1));
+    traps.cpu.set('DR6', 0xfffe_07f0n);
+    traps.cpu.run(1);
+    expect(rip(traps)).toBe(handler(1));
+    expect(traps.cpu.get('DR6')).toBe(DR6_IDLE);
+  });
+
   it('follows POPF that clears TF, and the instruction after POPF that sets it', () => {
     const clears = start('popfq\nnop', TF);
     clears.machine.memory.write64(0x9_0000, 2n);
