@@ -53,6 +53,10 @@ export function formatOf(rights: number): TssFormat {
   return (rights & 8) !== 0 ? TSS_32 : TSS_16;
 }
 
+const SSP_OF_TSS = 0x68;
+/** Least limit of a TSS with SSP. */
+export const LIMIT_WITH_SSP = 0x6b;
+
 const ITEM = 2 * Register.stackItem;
 const ITEM_BYTES = 8 * Register.stackItem;
 
@@ -82,9 +86,11 @@ export class TaskState {
   ldt = 0;
   cr3 = 0;
   trap = false;
+  /** SSP, where it was asked for. */
+  ssp = 0;
 
-  /** Reads a TSS; false after a page fault. */
-  load(cpu: Processor, base: number, format: TssFormat): boolean {
+  /** Reads a TSS, of 32 bits with SSP if `withSsp`; false after a page fault. */
+  load(cpu: Processor, base: number, format: TssFormat, withSsp: boolean): boolean {
     const { bytes } = format;
     const w = cpu.i32;
     if (!loadField(cpu, base, format.eip, bytes)) return false;
@@ -110,6 +116,8 @@ export class TaskState {
     this.cr3 = w[ITEM] as number;
     if (!loadField(cpu, base, format.trap, 2)) return false;
     this.trap = ((w[ITEM] as number) & 1) !== 0;
+    if (withSsp && !loadField(cpu, base, SSP_OF_TSS, 4)) return false;
+    this.ssp = w[ITEM] as number;
     return true;
   }
 

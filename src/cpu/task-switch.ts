@@ -2,6 +2,8 @@
  * Task switches (SDM vol. 3A §9.3, §9.4): the old task's state goes to its TSS, the new one's comes from
  * its own. Until TR is loaded a fault leaves everything as it was; a fault after that is the new task's.
  */
+import { awaitEndbranch } from './cet/branch-tracking.ts';
+import { enterTaskShadowStack, leaveTask, TaskLink, tasksHaveShadowStacks } from './cet/shadow-stack-task.ts';
 import { refuse } from './code-target.ts';
 import { debugRegistersChanged } from './debug-registers.ts';
 import {
@@ -33,7 +35,7 @@ import {
   setVirtual8086Segment,
 } from './segment-load.ts';
 import { StackTarget } from './stack-target.ts';
-import { formatOf, storeField, TaskState, type TssFormat } from './task-state-segment.ts';
+import { formatOf, LIMIT_WITH_SSP, storeField, TaskState, type TssFormat } from './task-state-segment.ts';
 
 /** Source of a task switch, as exit qualifications have it (SDM §30.2.1, Table 30-2). */
 export const TaskSwitchSource = { Call: 0, Iret: 1, Jmp: 2, Gate: 3 } as const;
@@ -88,9 +90,14 @@ export function taskOfGate(cpu: Processor, selector: number, d: Descriptor): boo
   return d.isPresent || refuse(cpu, selector, Vector.NP);
 }
 
-/** The last check before VT-x may intercept the task switch: the limit of the new TSS. */
+/** The last check before VT-x may intercept the task switch: the limit of the new TSS; with shadow stacks its size. */
 export function checkTssLimit(cpu: Processor, selector: number, d: Descriptor): boolean {
-  return d.limit >>> 0 >= formatOf(d.rights).limit || refuse(cpu, selector, Vector.TS);
+  const format = formatOf(d.rights);
+  const withSsp = tasksHaveShadowStacks(cpu);
+  const suits = withSsp
+    ? format.bytes === 4 && d.limit >>> 0 >= LIMIT_WITH_SSP
+    : d.limit >>> 0 >= format.limit;
+  return suits || refuse(cpu, selector, Vector.TS);
 }
 
 /** Delivers the event in the slots `originalEvent…` by a switch to the task of the TSS `selector`. */
@@ -120,8 +127,14 @@ export function switchTask(
   const w = cpu.i32;
   const format = formatOf(d.rights);
   const nests = source === TaskSwitchSource.Call || source === TaskSwitchSource.Gate;
-  if (!newTask.load(cpu, d.baseLow, format)) return TaskSwitch.NotBegun;
+  const withSsp = tasksHaveShadowStacks(cpu);
+  if (!newTask.load(cpu, d.baseLow, format, withSsp)) return TaskSwitch.NotBegun;
+  if (withSsp && (newTask.eflags & VM) !== 0) {
+    refuse(cpu, selector, Vector.TS);
+    return TaskSwitch.NotBegun;
+  }
   noteOldTask(cpu, source);
+  if (!leaveTask(cpu, linkOf(source), newCpl(), oldTask.eip)) return TaskSwitch.NotBegun;
   if (!oldTask.save(cpu, w[TR_BASE] as number, formatOf(w[TR_RIGHTS] as number))) return TaskSwitch.NotBegun;
   const oldSelector = selectorOf(cpu, SystemSegment.TR);
   if (nests) {
@@ -137,9 +150,21 @@ export function switchTask(
   keepResumeFlag(cpu);
   cancelSingleStep(cpu);
   if (!enterTask(cpu, format, nests)) return TaskSwitch.RaisedInNewTask;
+  if (!enterTaskShadowStack(cpu, newTask.ssp, selector)) return TaskSwitch.RaisedInNewTask;
+  if (source !== TaskSwitchSource.Iret) awaitEndbranch(cpu);
   if (!newTask.trap) return TaskSwitch.Done;
   raiseDebug(cpu, TASK_SWITCH_TRAP);
   return TaskSwitch.RaisedInNewTask;
+}
+
+function linkOf(source: TaskSwitchSource): TaskLink {
+  if (source === TaskSwitchSource.Jmp) return TaskLink.None;
+  return source === TaskSwitchSource.Iret ? TaskLink.Returns : TaskLink.Nests;
+}
+
+/** The CPL of the new task. */
+function newCpl(): number {
+  return (newTask.eflags & VM) !== 0 ? 3 : (newTask.segments[Segment.CS] as number) & 3;
 }
 
 /** State of the old task as its TSS will have it. */
@@ -177,7 +202,7 @@ function enterTask(cpu: Processor, format: TssFormat, nests: boolean): boolean {
     w[DR7] = (w[DR7] as number) & ~LOCAL_BREAKPOINTS;
     debugRegistersChanged(cpu);
   }
-  const cpl = (w[RFLAGS_LOW] as number) & VM ? 3 : (newTask.segments[Segment.CS] as number) & 3;
+  const cpl = newCpl();
   for (let n = 0; n < 6; n++) setNullSegment(cpu, n, newTask.segments[n] as number, cpl);
   cpu.updateMode();
   if (!loadLdtr(cpu, newTask.ldt)) return false;

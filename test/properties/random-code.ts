@@ -132,6 +132,16 @@ export function compareRuns(
   return taken > LONGEST ? `it took ${Math.round(taken / 1000)} s` : undefined;
 }
 
+const SHADOW_STACK_POINTERS = [
+  'IA32_PL0_SSP',
+  'IA32_PL1_SSP',
+  'IA32_PL2_SSP',
+  'IA32_PL3_SSP',
+  'IA32_FRED_SSP1',
+  'IA32_FRED_SSP2',
+  'IA32_INTERRUPT_SSP_TABLE_ADDR',
+] as const;
+
 class RandomCode {
   readonly cpu: LogicalProcessor;
   private readonly machine: Machine;
@@ -274,8 +284,12 @@ class RandomCode {
     for (let n = 0; n < 4; n++) memory.write64(PDPT + 8 * n, spoilt(BigInt(DIRECTORY) | 7n));
     memory.write64(PDPT + 8 * 510, BigInt(DIRECTORY) | 7n);
     for (let n = 0; n < 8; n++) {
-      memory.write64(DIRECTORY + 8 * n, spoilt(BigInt(n * LARGE_PAGE) | 0x87n));
-      memory.write32(DIRECTORY_32 + 4 * n, (n * 2 * LARGE_PAGE) | draw.pick([0x87, 0x87, 0x83, 0x85, 0x1e7]));
+      const flags = draw.once(12) ? draw.pick([0xc1n, 0xc5n]) : 0x87n;
+      memory.write64(DIRECTORY + 8 * n, spoilt(BigInt(n * LARGE_PAGE) | flags));
+      memory.write32(
+        DIRECTORY_32 + 4 * n,
+        (n * 2 * LARGE_PAGE) | draw.pick([0x87, 0x87, 0x83, 0x85, 0x1e7, 0xc1, 0xc5]),
+      );
     }
   }
 
@@ -369,6 +383,7 @@ class RandomCode {
     cpu.set('DR7', breakpoints ? BigInt(draw.next()) | 0x400n : 0x400n);
     for (const name of ['DR0', 'DR1', 'DR2', 'DR3'] as const) cpu.set(name, BigInt(this.address()));
     cpu.set('DR6', 0xffff_0ff0n);
+    if (cpu.processor.features.cetShadowStack) this.randomEnforcement();
     cpu.set('IA32_DEBUGCTL', draw.once(8) ? 2n : 0n);
     cpu.set('IA32_STAR', (BigInt(draw.below(0x40) * 8) << 48n) | (BigInt(draw.below(0x40) * 8) << 32n));
     for (const name of [
@@ -392,6 +407,21 @@ class RandomCode {
         `FPR${n}.exponent` as RegisterName,
         BigInt(draw.once(2) ? draw.below(0x1_0000) : 0x3fff + draw.below(80) - 40),
       );
+    }
+  }
+
+  /** Shadow stacks and indirect-branch tracking, now and then; a few tokens are right. */
+  private randomEnforcement(): void {
+    const { cpu, draw } = this;
+    for (const name of ['IA32_S_CET', 'IA32_U_CET'] as const) {
+      const controls = (draw.next() & 0x3f) | draw.pick([0, 0, 0x400, 0x800]);
+      cpu.set(name, draw.once(3) ? BigInt(STRUCTURES | controls) : 0n);
+    }
+    cpu.set('SSP', BigInt(STACKS + draw.below(0x400) * 4));
+    for (const name of SHADOW_STACK_POINTERS) {
+      const token = STACKS + 0x18 + draw.below(0x100) * 32;
+      cpu.set(name, BigInt(token + draw.pick([0, 0, 0, 4, 8])));
+      this.machine.memory.write64(token, BigInt(token | draw.pick([0, 0, 0, 1])));
     }
   }
 
