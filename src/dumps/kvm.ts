@@ -161,15 +161,17 @@ function variantOf(dump: SectionDump, hasVmcsLine: boolean): string {
 }
 
 /** Notes on which dump of several was taken. */
-export function notesOnChoice({ dump, others }: Found): string[] {
+export function notesOnChoice({ dump, others, passesOver }: Found): string[] {
   if (others === 0) return [];
-  const which = dump.complete ? 'first complete one' : 'one that says most';
+  const complete = passesOver ? 'first of a VM entry that failed' : 'first complete one';
+  const which = dump.complete ? complete : 'one that says most';
   const more = others === 1 ? 'one more dump' : `${others} more dumps`;
   return [`the text holds ${more}: this is the ${which}, from line ${dump.firstLine}`];
 }
 
 /**
- * Reads the first complete dump of a text in KVM's format, or undefined if there is none.
+ * Reads the first complete dump of a text in KVM's format, or the first complete one of a VM entry that
+ * failed; undefined if there is none.
  * @throws DumpError if a value of the dump is none
  */
 export function readKvm(text: string): VmcsImage | undefined {

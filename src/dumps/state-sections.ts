@@ -4,7 +4,7 @@
  * whose header came last. Words that are no label of the section are passed over.
  */
 
-import { hex } from '../bits/u64.ts';
+import { bit, hex } from '../bits/u64.ts';
 import { Field, type FieldName } from '../vmcs/fields.ts';
 import { type Label, type LabelTable, type Match, matchLabel, type Read } from './labels.ts';
 import { matchReport, type Report, type ReportTable } from './reports.ts';
@@ -23,6 +23,8 @@ const MOST_NOTES = 12;
 const FEWEST_CONFLICTS = 3;
 /** More than IA32_VMX_MISC can recommend. */
 const MOST_MSRS = 4096;
+/** Bit of the exit reason (SDM §27.9.1). */
+const ENTRY_FAILURE = 31;
 
 /** One dump as far as it has been read. */
 export class SectionDump {
@@ -143,6 +145,12 @@ export class SectionDump {
     if (this.#notesLeftOut > 0) this.notes.push(`${this.#notesLeftOut} more notes of this kind are left out`);
   }
 
+  /** A report stands by it, or the exit reason says that VM entry failed. */
+  get isOfFailedEntry(): boolean {
+    const reported = this.before !== undefined || this.after !== undefined;
+    return reported || bit(this.reads.get('exitReason')?.value ?? 0n, ENTRY_FAILURE);
+  }
+
   get values(): Map<FieldName, bigint> {
     const values = new Map<FieldName, bigint>();
     for (const { name, value } of this.reads.values())
@@ -162,6 +170,8 @@ export interface SectionTables extends Readonly<Record<Section, LabelTable>> {
 export interface Found {
   readonly dump: SectionDump;
   readonly others: number;
+  /** A complete dump stands before it, of an ordinary VM exit; this one is of a VM entry that failed. */
+  readonly passesOver: boolean;
   /** The reports of this text stand before their dumps. */
   readonly reportsFirst: boolean;
 }
@@ -177,7 +187,8 @@ function headerAt(stream: TokenStream, previous: string | undefined): Section | 
 }
 
 /**
- * Reads a text and returns its first complete dump, or if none is complete the one that says most.
+ * Reads a text and returns its first complete dump of a VM entry that failed, or without one its first
+ * complete dump, or if none is complete the one that says most.
  * @throws DumpError if the dump it would return has a value that is none
  */
 export function findSections(text: string, tables: SectionTables): Found | undefined {
@@ -283,6 +294,7 @@ class Choice {
   #current: SectionDump | undefined;
   #count = 0;
   #report: Report | undefined;
+  #passesOver = false;
   #reportsFirst: boolean | undefined;
 
   /** @param header that it begins with, `guest` unless lines are lost or another dump has taken them */
@@ -318,12 +330,21 @@ class Choice {
       );
     }
     dump.conclude();
-    return { dump, others: this.#count - 1, reportsFirst: this.#reportsFirst === true };
+    return {
+      dump,
+      others: this.#count - 1,
+      passesOver: this.#passesOver,
+      reportsFirst: this.#reportsFirst === true,
+    };
   }
 
   #settle(): void {
     const [best, current] = [this.#best, this.#current];
-    if (!current || (best?.complete && !best.mixed)) return;
+    if (!current) return;
+    if (best?.complete && !best.mixed) {
+      if (best.isOfFailedEntry || !current.complete || current.mixed || !current.isOfFailedEntry) return;
+      this.#passesOver = true;
+    }
     const better = !best || best.mixed || current.complete || current.reads.size > best.reads.size;
     if (better && !(best && current.mixed)) this.#best = current;
   }

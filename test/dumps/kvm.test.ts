@@ -291,10 +291,21 @@ describe('a KVM dump that is not whole', () => {
     expect(image.notes).toEqual(['line 26 was not understood and passed over']);
   });
 
+  it('takes that of a VM entry that failed before those of ordinary VM exits', () => {
+    const ordinary = example('ept-violation-exit');
+    const image = readDump(`${ordinary}\n${text}\n${ordinary}\n${text.replace('SSP', 'SSQ')}`);
+    expect(image.values.get('exitReason')).toBe(0x8000_0021n);
+    expect(image.notes[0]).toMatch(
+      /^the text holds 3 more dumps: this is the first of a VM entry that failed, from line/,
+    );
+    const broken = text.slice(0, text.indexOf('ExceptionBitmap'));
+    expect(readDump(`${ordinary}\n${broken}`).values.get('exitReason')).toBe(48n);
+  });
+
   it('takes the first complete dump of several', () => {
     const first = text.slice(0, text.indexOf('ExceptionBitmap'));
     const other = example('ept-violation-exit');
-    const image = readDump(`${first}\n${other}\n${text}`);
+    const image = readDump(`${first}\n${other}\n${other}`);
     expect(image.values.get('vpid')).toBe(1n);
     expect(image.notes[0]).toBe('the text holds 2 more dumps: this is the first complete one, from line 40');
     expect(readDump(`${first}\n${first}`).notes[0]).toContain('the one that says most, from line 2');
