@@ -60,6 +60,7 @@ export class Execution {
           cpu.executed++;
           continue;
         }
+        if ((cpu.enforcement & Enforcement.Waiting) !== 0 && !this.meetsTracker()) continue;
       }
       const block = this.blocks.at(cpu);
       if (block === undefined) {
@@ -83,6 +84,17 @@ export class Execution {
     return true;
   }
 
+  /** Whether the ENDBRANCH tracker, which waits and asks for attention, lets the instruction at RIP execute; the fault is delivered if not. */
+  private meetsTracker(): boolean {
+    const { cpu } = this;
+    const block = this.blocks.at(cpu);
+    if (block !== undefined && mayFollowIndirectBranch(cpu, block.instructions[0] as Instruction))
+      return true;
+    cpu.executed++;
+    deliverFault(cpu);
+    return false;
+  }
+
   /** Lets the time-stamp counter follow what was executed. */
   private followTime(): void {
     const { executed } = this.cpu;
@@ -101,11 +113,6 @@ export class Execution {
     let n = 0;
     let next: Next = Next.Sequential;
     let i = instructions[0] as Instruction;
-    if (singly && (cpu.enforcement & Enforcement.Waiting) !== 0 && !mayFollowIndirectBranch(cpu, i)) {
-      cpu.executed++;
-      deliverFault(cpu);
-      return;
-    }
     this.watch?.(i);
     cpu.blockStart = i32[RIP_LOW] as number;
     cpu.block = instructions;

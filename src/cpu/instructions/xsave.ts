@@ -52,7 +52,6 @@ const INITIAL_MXCSR = 0x1f80;
 const X87 = 1;
 const SSE = 2;
 const PKRU = 1 << PKRU_COMPONENT;
-const USER_CET = 1 << 11;
 const USER_INTERRUPTS = 1 << 14;
 const UINTR_MISC = 0x988;
 /** Components behind the header by number: bytes in the compacted format, and the registers of those held here. */
@@ -60,7 +59,7 @@ const EXTENDED = [
   { bit: 1 << 8, bytes: 128, slots: [], msrs: [] },
   { bit: PKRU, bytes: 8, slots: [Register.PKRU], msrs: [] },
   { bit: 1 << 10, bytes: 8, slots: [Register.IA32_PASID], msrs: [0xd93] },
-  { bit: USER_CET, bytes: 16, slots: [Register.IA32_U_CET, Register.IA32_PL3_SSP], msrs: [0x6a2, 0x6a7] },
+  { bit: 1 << 11, bytes: 16, slots: [Register.IA32_U_CET, Register.IA32_PL3_SSP], msrs: [0x6a2, 0x6a7] },
   {
     bit: 1 << 12,
     bytes: 24,
@@ -248,7 +247,6 @@ function restoreExtended(cpu: Processor, rfbm: number, present: number): void {
     if (components & bit) at += bytes;
   }
   if (rfbm & USER_INTERRUPTS) recogniseUserInterrupts(cpu);
-  if (rfbm & USER_CET) cpu.updateEnforcement();
 }
 
 /** Whether the values that would be restored are ones that WRMSR takes; user-interrupt state only while UINV is 0. */

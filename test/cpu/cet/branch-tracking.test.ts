@@ -116,6 +116,25 @@ describe('indirect-branch tracking', () => {
   });
 });
 
+describe('a tracker that waits', () => {
+  it('is in snapshots, and waits where one is restored', () => {
+    const w = branch('jmp rax; nop', {});
+    w.cpu.run(1);
+    const other = cetWorld('nop; nop; nop', {});
+    other.cpu.restore(w.cpu.snapshot());
+    other.cpu.run(1);
+    expect(delivered(other)).toEqual({ vector: 21, errorCode: 3, rip: CODE + 2 });
+  });
+
+  it('comes after the faults of fetching', () => {
+    const w = branch('jmp eax; nop', { bits: 32 });
+    w.cpu.run(1);
+    w.cpu.set('CS.limit', BigInt(CODE + 1));
+    w.cpu.run(1);
+    expect(delivered(w)).toEqual({ vector: 13, errorCode: 0, rip: CODE + 2 });
+  });
+});
+
 describe('no-track prefix', () => {
   const after = (bytes: number[], options: CetOptions) => {
     const w = cetWorld(Uint8Array.from(bytes), options);
