@@ -113,6 +113,7 @@ function staleJson({ change, ...stale }: StaleTranslation) {
   return {
     cpu: stale.cpu,
     rip: hex(stale.rip, 16),
+    executed: stale.executed,
     access: stale.access,
     linear: hex(stale.linear, 16),
     cached: hex(stale.cached),
@@ -123,7 +124,7 @@ function staleJson({ change, ...stale }: StaleTranslation) {
       address: hex(change.address),
       before: change.before === undefined ? null : hex(change.before, 16),
       after: hex(change.after, 16),
-      by: change.by === undefined ? null : { cpu: change.by.cpu, rip: hex(change.by.rip, 16) },
+      by: change.by === undefined ? null : { ...change.by, rip: hex(change.by.rip, 16) },
     },
     owed: stale.owed,
     section: stale.sdm,
@@ -135,9 +136,11 @@ const MOST_STALE = 10;
 /** One line for a use of a stale translation. */
 function staleText(stale: ReturnType<typeof staleJson>): string {
   const { change } = stale;
-  const by = change?.by ? `, changed by CPU ${change.by.cpu} at ${change.by.rip}` : '';
+  const by = change?.by
+    ? `, changed by CPU ${change.by.cpu} at ${change.by.rip} after ${change.by.executed} instructions`
+    : '';
   const where = change ? ` (${change.structure} entry at ${change.address}${by})` : '';
-  return `CPU ${stale.cpu} at ${stale.rip}, ${stale.access} of ${stale.linear}: ${stale.difference} is stale${where}; owed: ${stale.owed} (SDM §${stale.section})`;
+  return `CPU ${stale.cpu} at ${stale.rip} after ${stale.executed} instructions, ${stale.access} of ${stale.linear}: ${stale.difference} is stale${where}; owed: ${stale.owed} (SDM §${stale.section})`;
 }
 
 /** The report as programs read it. */

@@ -141,7 +141,9 @@ describe('vmxon run', () => {
         access: 'load',
         cached: '0x400000',
         fresh: '0x800000',
-        change: { structure: 'paging', address: '0x200004', by: { cpu: 0 } },
+        // Instructions that were executed before.
+        executed: 13,
+        change: { structure: 'paging', address: '0x200004', by: { cpu: 0, executed: 12 } },
         owed: 'INVLPG of 400000H',
       },
     ]);

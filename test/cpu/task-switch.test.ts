@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { LINEAR, PageRight } from '../../src/cpu/translation-cache.ts';
 import { CODE, STACK_TOP } from '../support/code.ts';
 import {
   delivered,
@@ -56,6 +57,25 @@ const read32 = (w: World, at: number) => w.machine.memory.read32(at);
 const type = (w: World, selector: number) => w.machine.memory.read8(GDT + selector + 5) & 0xf;
 
 describe('a task switch', () => {
+  it('that changes CR3 forgets all translations but global ones', () => {
+    const GLOBAL = PageRight.Global | PageRight.Write;
+    const w = run(JMP, 0, ({ cpu, machine: { memory } }) => {
+      for (const directory of [0x9_0000, 0x9_1000]) memory.write32(directory, 0x83);
+      memory.write32(NEW_TSS + 0x1c, 0x9_1000);
+      cpu.set('CR4', cpu.get('CR4') | 0x90n);
+      cpu.set('CR3', 0x9_0000n);
+      cpu.set('CR0', cpu.get('CR0') | (1n << 31n));
+      cpu.processor.updateMode();
+      const { translations } = cpu.processor;
+      translations.enter(0x50_0000, 0, 0, LINEAR, 0x50_0000, PageRight.Write);
+      translations.enter(0x60_0000, 0, 0, LINEAR, 0x60_0000, GLOBAL);
+    });
+    const { translations } = w.cpu.processor;
+    expect([w.cpu.get('RIP'), w.cpu.get('CR3')]).toEqual([BigInt(EIP), 0x9_1000n]);
+    expect(translations.find(0x50_0000, 0, 0, LINEAR)).toBe(-1);
+    expect(translations.find(0x60_0000, 0, 0, LINEAR)).toBeGreaterThanOrEqual(0);
+  });
+
   it('by CALL saves the old task, nests the new one and loads it', () => {
     const w = run(CALL);
     const { cpu } = w;

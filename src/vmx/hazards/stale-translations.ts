@@ -45,6 +45,7 @@ export interface StaleTranslation {
   readonly cpu: number;
   /** Instruction whose access it was, or which was fetched. */
   readonly rip: bigint;
+  /** Instructions that the processor had executed before. */
   readonly executed: number;
   readonly access: 'load' | 'store' | 'fetch';
   readonly linear: bigint;

@@ -79,6 +79,29 @@ describe('linear accesses', () => {
   });
 });
 
+it('a write that sub-page permissions alone allow is virtualized, one that they deny is a violation', () => {
+  const ROOT = 0x28_0000;
+  const run = (vector: bigint) => {
+    const g = guest(`mov dword ptr [${DATA + 0x80}], 0x70\nvmcall`, {
+      controls: ['proc2.subPageWritePermissionsForEpt'],
+      fields: { sppTablePointer: BigInt(ROOT) },
+      prepare: (tables, { memory }) => {
+        tables.map(DATA, ACCESS_PAGE, Ept.R | Ept.X | Ept.WB | Ept.SubPages);
+        for (let n = 0; n < 3; n++) memory.write64(ROOT + 0x1000 * n, BigInt(ROOT + 0x1000 * (n + 1)) | 1n);
+        memory.write64(ROOT + 0x3000 + 8 * (DATA >> 12), vector);
+      },
+    });
+    const { exitReason } = exitOf(g);
+    return [
+      exitReason,
+      g.machine.memory.read32(APIC_PAGE + 0x80),
+      g.machine.memory.read32(ACCESS_PAGE + 0x80),
+    ];
+  };
+  expect(run(4n)).toEqual([18n, 0x70, 0]);
+  expect(run(1n)).toEqual([48n, 0, 0]);
+});
+
 describe('guest-physical accesses', () => {
   const PDPT = 0x30_1000;
 
