@@ -109,7 +109,7 @@ export class ReferenceWalker {
 
   /** A paging-structure entry: read, or written to set a flag. */
   private paging(address: bigint, writes: boolean): bigint {
-    const kind = this.rules.accessedDirty ? 'read and write' : writes ? 'write' : 'read';
+    const kind = this.rules.accessedDirty || writes ? 'read and write' : 'read';
     return this.translate(address, kind, 'entry', false, 0n, 0n);
   }
 
