@@ -1,7 +1,7 @@
 /** Memory types under EPT (SDM §31.3.7, vol. 3A Table 14-7), and the walk without effects that reports them. */
 import { describe, expect, it } from 'vitest';
 import type { LogicalProcessor } from '../../../src/machine/logical-processor.ts';
-import { DATA, Ept, eptGuest, FRAME } from '../../support/ept.ts';
+import { DATA, Ept, eptGuest, FRAME, UNPAGED } from '../../support/ept.ts';
 
 const PAT = 0x0007_0105_0007_0406n;
 /** By PAT index under {@link PAT}. */
@@ -49,6 +49,18 @@ describe('the memory type of a page', () => {
     cpu.set('CR0', cpu.get('CR0') | (1n << 30n));
     expect(cpu.translation(LINEAR).memoryType).toBe('UC');
   });
+});
+
+it('the memory type of a page without paging is that of EPT with WB, whatever PAT and ranges say', () => {
+  const { cpu, tables } = eptGuest('nop', UNPAGED);
+  cpu.set('IA32_PAT', 0n);
+  for (const type of [0xc00n, 0xc06n]) {
+    cpu.set('IA32_MTRR_DEF_TYPE', type);
+    for (const [name, bits] of Object.entries(EPT_TYPES)) {
+      tables.map(DATA, FRAME, Ept.RWX | (bits << 3n));
+      expect(cpu.translation(BigInt(DATA)).memoryType).toBe(name);
+    }
+  }
 });
 
 describe('the memory types of accesses to structures', () => {

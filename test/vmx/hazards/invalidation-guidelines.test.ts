@@ -277,6 +277,60 @@ describe('INVEPT', () => {
     }
   });
 
+  it('is owed for verification of guest paging: of the page, and of a paging structure', () => {
+    const controls: ControlId[] = [
+      ...VPID,
+      'proc.activateTertiaryControls',
+      'proc3.eptPagingWriteControl',
+      'proc3.guestPagingVerification',
+    ];
+    const structures = [0x30_0000, 0x30_1000, DIRECTORY, TABLE];
+    const changes: ((g: Started) => [number, bigint])[] = [
+      (g) => [leaf(g), BigInt(OLD) | Ept.RWX | Ept.WB | Ept.VerifyPaging],
+      (g) => [g.tables.entry(BigInt(DIRECTORY), 1), BigInt(DIRECTORY) | Ept.RWX | Ept.WB],
+    ];
+    for (const [n, change] of changes.entries()) {
+      for (const follows of [false, true]) {
+        const g = start(true, controls);
+        if (n === 1) {
+          for (const at of structures) g.tables.map(at, at, Ept.RWX | Ept.WB | Ept.PagingWrite);
+          g.tables.map(OLD, OLD, Ept.RWX | Ept.WB | Ept.VerifyPaging);
+          invept(g, 1);
+          g.run();
+        }
+        g.cpu.store64(...change(g));
+        if (follows) invept(g, 1);
+        g.run();
+        expect(g.cpu.vmread('exitReason').value).toBe(follows ? 48n : 18n);
+        expect(owed(g)).toEqual(follows ? [] : [`page: ${INVEPT_1}`]);
+      }
+    }
+  });
+
+  it('is owed for bit 61 of a page whose sub-pages could be written', () => {
+    const SPP = 0x2c_0000;
+    for (const follows of [false, true]) {
+      const g = start(
+        true,
+        [...VPID, 'proc2.subPageWritePermissionsForEpt'],
+        { fields: { sppTablePointer: BigInt(SPP) } },
+        WRITE,
+      );
+      const { memory } = g.machine;
+      for (const [n, index] of [0, 0, OLD >> 21].entries())
+        memory.write64(SPP + 0x1000 * n + 8 * index, BigInt(SPP + 0x1000 * (n + 1)) | 1n);
+      memory.write64(SPP + 0x3000 + 8 * ((OLD >> 12) & 0x1ff), 4n);
+      g.tables.map(OLD, OLD, Ept.R | Ept.X | Ept.WB | Ept.SubPages);
+      invept(g, 1);
+      g.run();
+      g.cpu.store64(leaf(g), BigInt(OLD) | Ept.R | Ept.X | Ept.WB);
+      if (follows) invept(g, 1);
+      g.run();
+      expect(g.cpu.vmread('exitReason').value).toBe(follows ? 48n : 18n);
+      expect(owed(g)).toEqual(follows ? [] : [`rights: ${INVEPT_1}`]);
+    }
+  });
+
   it('is owed for bit 7 of an entry that references a page table', () => {
     const g = start(true);
     const directory = g.tables.entry(BigInt(OLD), 2);
