@@ -27,7 +27,7 @@ import { Mode } from './mode.ts';
 import { endWait } from './monitored-line.ts';
 import type { Processor } from './processor.ts';
 import { Register, RFLAGS } from './registers.ts';
-import { isUserInterruptNotification, processUserInterruptNotification } from './user-interrupts.ts';
+import { isUserInterruptNotificationEvent, processUserInterruptNotification } from './user-interrupts.ts';
 
 const FAULT = 2 * Register.fault;
 const FAULT_CODE = 2 * Register.faultErrorCode;
@@ -159,14 +159,9 @@ function begin(cpu: Processor, event: number, errorCode: number, instructionLeng
   w[BLOCKING_BY_MOV_SS] = 0;
   endWait(cpu);
   // After a notification the processor halts again.
-  if (!isNotification(cpu, event)) w[ACTIVITY] = 0;
+  if (!isUserInterruptNotificationEvent(cpu, event)) w[ACTIVITY] = 0;
   if (eventType(event) === EventType.Nmi) w[BLOCKING_BY_NMI] = 1;
   cpu.stateChanged();
-}
-
-function isNotification(cpu: Processor, event: number): boolean {
-  if (eventType(event) !== EventType.ExternalInterrupt) return false;
-  return isUserInterruptNotification(cpu, eventVector(event));
 }
 
 /** RF in the image of RFLAGS: 1 for faults but instruction breakpoints (SDM vol. 3B §19.3.1.1). */
@@ -329,7 +324,7 @@ export function shutDown(cpu: Processor): void {
 function deliverOnce(cpu: Processor): boolean {
   const w = cpu.i32;
   const event = w[EVENT] as number;
-  if (isNotification(cpu, event)) return processUserInterruptNotification(cpu);
+  if (isUserInterruptNotificationEvent(cpu, event)) return processUserInterruptNotification(cpu);
   setReturnAddress(cpu, returnsBehindInstruction(event) ? (w[EVENT_LENGTH] as number) : 0);
   w[EXTERNAL] = isSoftwareEvent(event) ? 0 : 1;
   let delivered: boolean;

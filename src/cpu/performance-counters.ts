@@ -12,6 +12,8 @@ const VERSION = 2;
 const WIDTH = 48;
 /** Architectural events that CPUID has a bit for: unhalted cycles to mispredicted branches. */
 const EVENTS = 7;
+/** ECX[30] of RDPMC: a fixed counter. */
+const FIXED_COUNTERS = 0x4000_0000;
 const FIRST_COUNTER = 0xc1;
 const FIRST_EVENT_SELECT = 0x186;
 /** OvfBuf and CondChgd of IA32_PERF_GLOBAL_STATUS and IA32_PERF_GLOBAL_OVF_CTRL. */
@@ -69,6 +71,3 @@ export function readCounter(
   if (fixed >= 0) return fixed < features.fixedCounters ? 0n : undefined;
   return index < features.generalPurposeCounters ? quads[Register.IA32_PMC0 + 2 * index] : undefined;
 }
-
-/** ECX[30] of RDPMC: a fixed counter. */
-const FIXED_COUNTERS = 0x4000_0000;

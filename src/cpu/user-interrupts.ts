@@ -8,6 +8,7 @@ import { Attention } from './attention.ts';
 import { awaitEndbranch } from './cet/branch-tracking.ts';
 import { Enforcement } from './cet/enforcement.ts';
 import { pushReturnAddress } from './cet/shadow-stack.ts';
+import { EventType, eventType, eventVector } from './event.ts';
 import { raiseWithCode, Vector } from './exceptions.ts';
 import { materialise } from './flags.ts';
 import { Segment } from './instruction.ts';
@@ -124,6 +125,13 @@ function pushAt(cpu: Processor, address: bigint, value: bigint): boolean {
 /** Whether an ordinary interrupt with `vector` is a user-interrupt notification (SDM vol. 3A §9.5.1). */
 export function isUserInterruptNotification(cpu: Processor, vector: number): boolean {
   return areNotificationsEnabled(cpu) && ((cpu.i32[UINV] as number) & 0xff) === vector;
+}
+
+/** Whether an event is an ordinary interrupt that is a user-interrupt notification. */
+export function isUserInterruptNotificationEvent(cpu: Processor, event: number): boolean {
+  return (
+    eventType(event) === EventType.ExternalInterrupt && isUserInterruptNotification(cpu, eventVector(event))
+  );
 }
 
 /**

@@ -57,7 +57,8 @@ function variantOf(dump: SectionDump, text: string): string {
 }
 
 /**
- * Reads the first complete dump of a text in Xen's format, or undefined if there is none.
+ * Reads the first complete dump of a text in Xen's format, or the first complete one of a VM entry that
+ * failed; undefined if there is none.
  * @throws DumpError if a value of the dump is none
  */
 export function readXen(text: string): VmcsImage | undefined {

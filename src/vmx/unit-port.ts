@@ -3,7 +3,7 @@
  * non-root operation, with the rules of `intercepts/`. Exits that rules ask for are performed here.
  */
 import { takeEvent } from '../cpu/boundary.ts';
-import { EventType, eventType, eventVector } from '../cpu/event.ts';
+import { EventType } from '../cpu/event.ts';
 import { deliverInjected } from '../cpu/events.ts';
 import { raiseVmExit } from '../cpu/exceptions.ts';
 import type { Instruction, Next } from '../cpu/instruction.ts';
@@ -12,7 +12,7 @@ import type { MsrAccess } from '../cpu/msr-catalogue.ts';
 import type { Processor } from '../cpu/processor.ts';
 import { Register } from '../cpu/registers.ts';
 import type { Access } from '../cpu/tlb.ts';
-import { isUserInterruptNotification } from '../cpu/user-interrupts.ts';
+import { isUserInterruptNotificationEvent } from '../cpu/user-interrupts.ts';
 import { BoundaryStage, type VmxPort } from '../cpu/vmx-port.ts';
 import {
   accessExit,
@@ -266,10 +266,7 @@ export class UnitPort implements VmxPort {
     if (injectedEvent === undefined) return false;
     const { identification, errorCode, instructionLength, activity, data, blockedBySti } = injectedEvent;
     // With a user-interrupt notification the guest stays in the activity state of its VMCS.
-    const isExternal = eventType(identification) === EventType.ExternalInterrupt;
-    if (isExternal && isUserInterruptNotification(cpu, eventVector(identification))) {
-      cpu.i32[ACTIVITY] = activity;
-    }
+    if (isUserInterruptNotificationEvent(cpu, identification)) cpu.i32[ACTIVITY] = activity;
     deliverInjected(
       cpu,
       identification | 0,

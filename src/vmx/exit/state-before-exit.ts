@@ -2,9 +2,8 @@
  * State as it is when a VM exit begins (SDM §30.1), as far as only the exit's cause tells: what event
  * delivery had already done, and blocking that an IRET had already ended.
  */
-import { EventType, eventType, eventVector } from '../../cpu/event.ts';
 import { Register } from '../../cpu/registers.ts';
-import { isUserInterruptNotification } from '../../cpu/user-interrupts.ts';
+import { isUserInterruptNotificationEvent } from '../../cpu/user-interrupts.ts';
 import type { ProcessorCopy } from '../../vmcs/processor-copy.ts';
 import { controlRef, isOn } from '../effective-controls.ts';
 import type { VmxProcessor } from '../vmx-state.ts';
@@ -34,7 +33,8 @@ export function establishStateBeforeExit(
 ): void {
   const { words } = p.cpu;
   if (isValid(request.originalEvent)) {
-    if (!isNotification(p, request.originalEvent)) words[ACTIVITY] = 0;
+    // After a user-interrupt notification the processor would have gone back to the HLT state (SDM §30.3.4).
+    if (!isUserInterruptNotificationEvent(p.cpu, request.originalEvent)) words[ACTIVITY] = 0;
     words[STI] = 0;
     words[MOV_SS] = 0;
     if (isDebugException(request.originalEvent)) words[PENDING_DEBUG] = 0;
@@ -46,12 +46,6 @@ export function establishStateBeforeExit(
     words[MOV_SS] = 0;
   }
   if (unblockedByIret(request, spec)) blockNmis(p, copy, 0);
-}
-
-/** A user-interrupt notification, after which the processor would have gone back to the HLT state (SDM §30.3.4). */
-function isNotification({ cpu }: VmxProcessor, event: number): boolean {
-  const isExternal = eventType(event) === EventType.ExternalInterrupt;
-  return isExternal && isUserInterruptNotification(cpu, eventVector(event));
 }
 
 /** Blocking by NMI or, with "virtual NMIs", virtual-NMI blocking. */

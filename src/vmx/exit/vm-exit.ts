@@ -56,7 +56,7 @@ export function performExit(p: VmxProcessor, request: ExitRequest): Outcome {
   return vmExit(request.reason);
 }
 
-/** Exits that say nothing of an event or a qualification find the state as it is. */
+/** Exits that say nothing of an event or a qualification find the state as it is (bench: "VMRESUME + exit"). */
 function changesStateFirst({ event, originalEvent, qualification }: ExitRequest): boolean {
   return event !== undefined || originalEvent !== undefined || qualification !== undefined;
 }
